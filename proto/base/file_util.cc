@@ -26,7 +26,7 @@ std::string ParentOf(const std::string& path) {
 }  // namespace
 
 absl::Status ErrnoStatus(int error, std::string_view what) {
-  const std::string text = absl::StrCat(what, ": ", std::strerror(error));
+  const std::string text = absl::StrCat(std::string(what), ": ", std::strerror(error));
   switch (error) {
     case ENOENT:
     case ENOTDIR:
@@ -80,7 +80,7 @@ absl::Status WriteFileAtomic(const std::string& path, std::string_view contents)
     const int error = errno;
     close(fd);
     unlink(temporary.c_str());
-    return ErrnoStatus(error, absl::StrCat("cannot ", verb, " ", temporary));
+    return ErrnoStatus(error, absl::StrCat("cannot ", std::string(verb), " ", temporary));
   };
   std::string_view rest = contents;
   while (!rest.empty()) {

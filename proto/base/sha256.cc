@@ -33,7 +33,7 @@ std::string Sha256::Finish() {
   unsigned int length = 0;
   EVP_DigestFinal_ex(context_->md, digest, &length);
   return absl::BytesToHexString(
-      std::string_view(reinterpret_cast<const char*>(digest), length));
+      absl::string_view(reinterpret_cast<const char*>(digest), length));
 }
 
 std::string Sha256Hex(std::string_view data) {
