@@ -1,0 +1,49 @@
+// LoRA on a CausalLm: choice of modules, initialisation, the trainable parameters by name, PEFT directories.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "finetuned/v1/job_spec.pb.h"
+#include "worker/models/causal_lm.h"
+
+namespace finetuned {
+
+struct AdapterParameter {
+  // As in PEFT's files: "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight".
+  std::string name;
+  at::Tensor tensor;   // fp32 leaf
+};
+
+// The adapters of one model. Parameters are in model order, A before B: the order of optimizer state and checkpoints.
+class LoraAdapters {
+ public:
+  // Attaches fresh adapters. `spec` resolved (r, alpha, dropout are numbers). A target that matches nothing throws
+  // std::invalid_argument listing the names there are. Initial A is a function of seed and parameter name alone.
+  static std::unique_ptr<LoraAdapters> Inject(CausalLm& model, const v1::Lora& spec, uint64_t seed);
+  // Attaches the adapters of a PEFT directory, to continue or to use; checks names and shapes.
+  static std::unique_ptr<LoraAdapters> LoadPeft(CausalLm& model, const std::string& peft_dir);
+
+  const std::vector<AdapterParameter>& parameters() const { return parameters_; }
+  std::vector<AdapterParameter>& parameters() { return parameters_; }
+  int64_t trainable_parameters() const;
+  // Writes adapter_config.json and adapter_model.safetensors (fp32), byte-for-byte deterministic.
+  void SavePeft(const std::string& dir, const std::string& base_model_name) const;
+  // Contents of adapter_config.json.
+  std::string PeftConfigJson(const std::string& base_model_name) const;
+
+ private:
+  std::vector<AdapterParameter> parameters_;
+  v1::Lora spec_;
+  std::vector<std::string> modules_;
+};
+
+// Names among `linear_names` that the spec selects, in order; throws std::invalid_argument as Inject does. Pure; used
+// by inspect and the memory estimate without loading a model.
+std::vector<std::string> SelectTargetModules(const std::vector<std::string>& linear_names, const v1::Lora& spec);
+
+}  // namespace finetuned
