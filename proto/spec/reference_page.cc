@@ -50,19 +50,23 @@ std::string JobReferencePage() {
       "`FINETUNED_UPDATE=1 ctest -R proto_spec_test`. A job is a YAML file for `finetune submit`: "
       "every key with its\n"
       "default, what it accepts and other spellings. A dash means null: unset unless you set it.\n";
-  std::string block = "?";
+  // A block's own keys first, in the order of the file, then those of the blocks inside it.
+  std::vector<std::pair<std::string, std::string>> blocks;
   for (const KeyInfo& info : AllKeys()) {
     const size_t dot = info.path.rfind('.');
     const std::string own = dot == std::string::npos ? "" : info.path.substr(0, dot);
-    if (own != block) {
-      block = own;
-      absl::StrAppend(&page, "\n## ", block.empty() ? "Top level" : absl::StrCat("`", block, "`"),
-                      "\n\n| key | default | accepts | what | notes |\n|---|---|---|---|---|\n");
-    }
+    auto block = std::find_if(blocks.begin(), blocks.end(),
+                              [&](const auto& entry) { return entry.first == own; });
+    if (block == blocks.end()) block = blocks.insert(blocks.end(), {own, ""});
     const std::string& value = info.key.default_value();
-    absl::StrAppend(&page, "| `", info.path.substr(dot + 1), "` | ",
+    absl::StrAppend(&block->second, "| `", info.path.substr(dot + 1), "` | ",
                     value.empty() ? "–" : absl::StrCat("`", value, "`"), " | ", RangeText(info),
                     " | ", Cell(info.key.help()), " | ", Cell(NotesText(info)), " |\n");
+  }
+  for (const auto& [name, rows] : blocks) {
+    absl::StrAppend(&page, "\n## ", name.empty() ? "Top level" : absl::StrCat("`", name, "`"),
+                    "\n\n| key | default | accepts | what | notes |\n|---|---|---|---|---|\n",
+                    rows);
   }
   absl::StrAppend(
       &page,
