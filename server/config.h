@@ -31,9 +31,10 @@ struct Config {
   std::string log_level = "info";
   bool insecure = false;
   double memory_fraction = 0.9;
-  int64_t max_cpu_jobs = 1;
-  int64_t max_queued_jobs = 100000;
-  int64_t worker_timeout_seconds = 60;
+  int64_t host_memory_mib = 0;  // 0: what the machine has available
+  int64_t cpu_threads = 0;      // of a worker; 0: all of this process
+  int64_t worker_lease_seconds = 120;
+  int64_t stall_timeout_seconds = 1800;
   int64_t min_free_disk_mib = 1024;
 
   // Option name → "default", "file /etc/…", "environment FINETUNED_…" or "flag".

@@ -56,23 +56,23 @@ TEST_F(ConfigTest, Defaults) {
 
 TEST_F(ConfigTest, FlagWinsOverEnvironmentOverFileOverDefault) {
   const std::string path =
-      File("log-level: debug\nlog_format: json\nmax-cpu-jobs: 3\nmodel-root: [/a, /b]\n");
+      File("log-level: debug\nlog_format: json\ncpu-threads: 3\nmodel-root: [/a, /b]\n");
   variables_["FINETUNED_LOG_LEVEL"] = "warning";
-  variables_["FINETUNED_MAX_CPU_JOBS"] = "4";
+  variables_["FINETUNED_CPU_THREADS"] = "4";
   variables_["FINETUNED_DATA_ROOT"] = "/d1:/d2";
-  auto line = Parse({"config", "--config", path, "--max-cpu-jobs=5", "--model-root", "/x",
+  auto line = Parse({"config", "--config", path, "--cpu-threads=5", "--model-root", "/x",
                      "--model-root", "/y/../z"});
   ASSERT_TRUE(line.ok()) << line.status();
   EXPECT_EQ(line->command, ServerCommand::kConfig);
   Config& config = line->config;
   EXPECT_EQ(config.log_format, "json");
   EXPECT_EQ(config.log_level, "warning");
-  EXPECT_EQ(config.max_cpu_jobs, 5);
+  EXPECT_EQ(config.cpu_threads, 5);
   EXPECT_THAT(config.model_roots, ElementsAre("/x", "/z"));
   EXPECT_THAT(config.data_roots, ElementsAre("/d1", "/d2"));
   EXPECT_THAT(config.sources["log-format"], HasSubstr("finetuned.yaml:2"));
   EXPECT_EQ(config.sources["log-level"], "environment FINETUNED_LOG_LEVEL");
-  EXPECT_EQ(config.sources["max-cpu-jobs"], "flag");
+  EXPECT_EQ(config.sources["cpu-threads"], "flag");
 }
 
 TEST_F(ConfigTest, ThePrintedConfigurationReadsBackTheSame) {
@@ -101,7 +101,7 @@ TEST_F(ConfigTest, ErrorsNameOptionValueSourceAndCure) {
               HasSubstr("log-format is 'xml' (flag); allowed: text, json"));
   EXPECT_THAT(Error({"--memory-fraction", "1.5"}), HasSubstr("0.05 to 1"));
   EXPECT_THAT(Error({"--memory-fraction", "nan"}), HasSubstr("memory-fraction is 'nan'"));
-  EXPECT_THAT(Error({"--max-cpu-jobs", "many"}), HasSubstr("a whole number"));
+  EXPECT_THAT(Error({"--cpu-threads", "many"}), HasSubstr("a whole number"));
   EXPECT_THAT(Error({"--listen", "localhost"}), HasSubstr("HOST:PORT"));
   EXPECT_THAT(Error({"--listen", "localhost:99999"}), HasSubstr("0 to 65535"));
   EXPECT_THAT(Error({"--listen", "unix:" + std::string(200, 'a')}), HasSubstr("107 bytes"));
