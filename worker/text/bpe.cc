@@ -1,0 +1,344 @@
+#include "worker/text/bpe.h"
+
+#include <algorithm>
+#include <atomic>
+#include <queue>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "proto/base/status_macros.h"
+#include "worker/text/byte_level.h"
+#include "worker/text/unicode.h"
+#include "worker/text/word_cache.h"
+
+namespace finetuned {
+namespace {
+
+// Up to this many symbols a scan for the best pair is faster than a heap.
+constexpr size_t kShortWord = 48;
+
+std::atomic<uint32_t> next_serial{1};
+
+}  // namespace
+
+BpeModel::BpeModel() : serial_(next_serial.fetch_add(1)) {}
+
+absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::FromJson(const JsonFields& model) {
+  std::unique_ptr<BpeModel> bpe(new BpeModel);
+  if (const nlohmann::json* dropout = model.Find("dropout")) {
+    if (!dropout->is_number()) return model.Error("dropout", "must be a number or null");
+    if (dropout->get<double>() != 0.0) {
+      return absl::UnimplementedError(
+          absl::StrCat(model.path(), ".dropout is ", dropout->get<double>(),
+                       ", which makes token ids random and is not supported; set it to null in the "
+                       "tokenizer.json"));
+    }
+  }
+  FT_RETURN_IF_ERROR(bpe->ReadVocabulary(model));
+  FT_ASSIGN_OR_RETURN(bpe->prefix_, model.StringOr("continuing_subword_prefix", ""));
+  FT_ASSIGN_OR_RETURN(bpe->suffix_, model.StringOr("end_of_word_suffix", ""));
+  FT_ASSIGN_OR_RETURN(bpe->fuse_unk_, model.BoolOr("fuse_unk", false));
+  FT_ASSIGN_OR_RETURN(bpe->byte_fallback_, model.BoolOr("byte_fallback", false));
+  FT_ASSIGN_OR_RETURN(bpe->ignore_merges_, model.BoolOr("ignore_merges", false));
+  bpe->has_unk_ = model.Has("unk_token");
+  FT_ASSIGN_OR_RETURN(bpe->unk_token_, model.StringOr("unk_token", ""));
+  if (bpe->has_unk_) bpe->unk_id_ = bpe->TokenToId(bpe->unk_token_);
+  for (int byte = 0; byte < 256; ++byte) {
+    bpe->fallback_ids_[byte] = bpe->TokenToId(absl::StrFormat("<0x%02X>", byte)).value_or(-1);
+  }
+  FT_RETURN_IF_ERROR(bpe->ReadMerges(model));
+  return bpe;
+}
+
+absl::Status BpeModel::ReadVocabulary(const JsonFields& model) {
+  FT_ASSIGN_OR_RETURN(const nlohmann::json* vocab, model.Object("vocab"));
+  FT_ASSIGN_OR_RETURN(const JsonFields entries, JsonFields::Of(*vocab, model.path() + ".vocab"));
+  int64_t highest = -1;
+  for (const auto& [token, id] : vocab->items()) {
+    FT_ASSIGN_OR_RETURN(const int64_t value, entries.Integer(token, 0, kMaxTokenId));
+    highest = std::max(highest, value);
+  }
+  tokens_.resize(static_cast<size_t>(highest + 1));
+  present_.resize(tokens_.size(), false);
+  ids_.reserve(vocab->size());
+  for (const auto& [token, id] : vocab->items()) {
+    const auto value = id.get<int32_t>();
+    if (present_[value]) {
+      return absl::InvalidArgumentError(absl::StrCat(model.path(), ".vocab gives id ", value,
+                                                     " to both '", tokens_[value], "' and '", token,
+                                                     "'; ids must be unique"));
+    }
+    present_[value] = true;
+    tokens_[value] = token;
+    ids_.emplace(tokens_[value], value);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BpeModel::ReadMerges(const JsonFields& model) {
+  FT_ASSIGN_OR_RETURN(const nlohmann::json* merges, model.Array("merges"));
+  pairs_.Reset(merges->size());
+  merges_.reserve(merges->size());
+  for (size_t i = 0; i < merges->size(); ++i) {
+    const nlohmann::json& merge = (*merges)[i];
+    const std::string where = absl::StrCat(model.path(), ".merges[", i, "]");
+    std::string left, right;
+    if (merge.is_string()) {  // before tokenizers 0.20: "left right"
+      const auto& line = merge.get_ref<const std::string&>();
+      if (line.starts_with("#version")) continue;
+      const size_t space = line.find(' ');
+      if (space == std::string::npos || line.find(' ', space + 1) != std::string::npos) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(where, " is '", line, "'; it must be two tokens with one space between"));
+      }
+      left = line.substr(0, space);
+      right = line.substr(space + 1);
+    } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
+               merge[1].is_string()) {
+      left = merge[0].get<std::string>();
+      right = merge[1].get<std::string>();
+    } else {
+      return absl::InvalidArgumentError(
+          absl::StrCat(where, " must be a string or an array of two strings"));
+    }
+    if (right.size() < prefix_.size()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          where, ": '", right, "' is shorter than continuing_subword_prefix '", prefix_, "'"));
+    }
+    const std::string joined = left + right.substr(prefix_.size());
+    const std::optional<int32_t> left_id = TokenToId(left), right_id = TokenToId(right),
+                                 joined_id = TokenToId(joined);
+    const std::string* missing = !left_id.has_value()     ? &left
+                                 : !right_id.has_value()  ? &right
+                                 : !joined_id.has_value() ? &joined
+                                                          : nullptr;
+    if (missing != nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat(where, " ('", left, "' + '", right,
+                                                     "') needs token '", *missing,
+                                                     "', which model.vocab does not hold"));
+    }
+    pairs_.Insert(*left_id, *right_id, {static_cast<uint32_t>(merges_.size()), *joined_id});
+    merges_.emplace_back(std::move(left), std::move(right));
+  }
+  return absl::OkStatus();
+}
+
+void BpeModel::TakeRawBytes() {
+  raw_bytes_ = true;
+  complete_alphabet_ = true;
+  for (int byte = 0; byte < 256; ++byte) {
+    std::string character;
+    unicode::AppendUtf8(byte_level::CharacterOf(static_cast<unsigned char>(byte)), character);
+    byte_ids_[byte] = TokenToId(character).value_or(-1);
+    complete_alphabet_ &= byte_ids_[byte] >= 0;
+  }
+  raw_tokens_.resize(tokens_.size());
+  raw_ids_.reserve(ids_.size());
+  for (size_t id = 0; id < tokens_.size(); ++id) {
+    if (!present_[id] || !byte_level::AppendBytes(tokens_[id], raw_tokens_[id]) ||
+        raw_tokens_[id].empty())
+      continue;
+    raw_ids_.emplace(raw_tokens_[id], static_cast<int32_t>(id));
+  }
+}
+
+absl::Status BpeModel::CheckUnknownToken() const {
+  if (!has_unk_ || unk_id_.has_value()) return absl::OkStatus();
+  const bool bytes_suffice = raw_bytes_ && complete_alphabet_;
+  const bool fallback_suffices =
+      byte_fallback_ &&
+      std::all_of(fallback_ids_.begin(), fallback_ids_.end(), [](int32_t id) { return id >= 0; });
+  if (bytes_suffice || fallback_suffices) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "model.unk_token is '", unk_token_,
+      "', which model.vocab does not hold; text with unknown characters could not be tokenized"));
+}
+
+std::optional<int32_t> BpeModel::TokenToId(std::string_view token) const {
+  const auto it = ids_.find(token);
+  return it == ids_.end() ? std::nullopt : std::optional(it->second);
+}
+
+const std::string* BpeModel::IdToToken(int32_t id) const {
+  return id >= 0 && static_cast<size_t>(id) < tokens_.size() && present_[id] ? &tokens_[id]
+                                                                             : nullptr;
+}
+
+void BpeModel::Tokenize(std::string_view word, std::vector<int32_t>& ids,
+                        std::vector<uint32_t>* lengths) const {
+  if (word.empty()) return;
+  // With a complete byte alphabet a token's length is that of its spelling, so cached ids tell the
+  // lengths too.
+  const bool lengths_known = raw_bytes_ && complete_alphabet_;
+  if (!WordCache::Fits(word) || (lengths != nullptr && !lengths_known))
+    return TokenizeUncached(word, ids, lengths);
+  WordCache::Slot& slot = WordCache::SlotOf(serial_, word);
+  const size_t before = ids.size();
+  if (slot.Holds(serial_, word)) {
+    ids.insert(ids.end(), slot.ids, slot.ids + slot.count);
+  } else {
+    TokenizeUncached(word, ids, nullptr);
+    slot.Store(serial_, word, ids.data() + before, ids.size() - before);
+  }
+  if (lengths == nullptr) return;
+  for (size_t i = before; i < ids.size(); ++i) {
+    lengths->push_back(static_cast<uint32_t>(raw_tokens_[ids[i]].size()));
+  }
+}
+
+void BpeModel::TokenizeUncached(std::string_view word, std::vector<int32_t>& ids,
+                                std::vector<uint32_t>* lengths) const {
+  if (ignore_merges_) {
+    const auto& known = raw_bytes_ ? raw_ids_ : ids_;
+    if (const auto it = known.find(word); it != known.end()) {
+      ids.push_back(it->second);
+      if (lengths != nullptr) lengths->push_back(static_cast<uint32_t>(word.size()));
+      return;
+    }
+  }
+  thread_local std::vector<Symbol> symbols;
+  symbols.clear();
+  InitialSymbols(word, symbols);
+  if (symbols.size() <= kShortWord) {
+    MergeShort(symbols);
+  } else {
+    MergeLong(symbols);
+  }
+  for (const Symbol& symbol : symbols) {
+    ids.push_back(symbol.id);
+    if (lengths != nullptr) lengths->push_back(symbol.length);
+  }
+  // One enormous word must not keep its memory for the rest of the thread's life.
+  if (symbols.capacity() > (1 << 16)) std::vector<Symbol>().swap(symbols);
+}
+
+void BpeModel::InitialSymbols(std::string_view word, std::vector<Symbol>& symbols) const {
+  if (raw_bytes_ && complete_alphabet_) {
+    for (char byte : word) symbols.push_back({byte_ids_[static_cast<unsigned char>(byte)], 1});
+    return;
+  }
+  std::optional<Symbol> unknown;  // not yet added, for it may grow
+  uint32_t skipped = 0;           // bytes in front that no symbol covers
+  const auto add = [&symbols, &skipped](Symbol symbol) {
+    symbol.length += skipped;
+    skipped = 0;
+    symbols.push_back(symbol);
+  };
+  std::string spelled;
+  for (size_t i = 0; i < word.size();) {
+    const size_t begin = i;
+    i += raw_bytes_ ? 1 : unicode::SequenceLength(static_cast<unsigned char>(word[i]));
+    const auto length = static_cast<uint32_t>(i - begin);
+    int32_t id = -1;
+    if (raw_bytes_) {
+      id = byte_ids_[static_cast<unsigned char>(word[begin])];
+    } else {
+      spelled.clear();
+      if (begin != 0) spelled = prefix_;
+      spelled.append(word.substr(begin, length));
+      if (i == word.size()) spelled.append(suffix_);
+      id = TokenToId(spelled).value_or(-1);
+    }
+    if (id >= 0) {
+      if (unknown.has_value()) add(*unknown);
+      unknown.reset();
+      add({id, length});
+      continue;
+    }
+    if (byte_fallback_ && std::all_of(spelled.begin(), spelled.end(), [this](char byte) {
+          return fallback_ids_[static_cast<unsigned char>(byte)] >= 0;
+        })) {
+      // The bytes of a prefix or suffix are spelled too but cover none of the word. An unknown
+      // token before them is added after them: Hugging Face does so, and ids have to be equal.
+      const size_t own = begin != 0 ? prefix_.size() : 0;
+      for (size_t k = 0; k < spelled.size(); ++k) {
+        add({fallback_ids_[static_cast<unsigned char>(spelled[k])],
+             k >= own && k < own + length ? 1u : 0u});
+      }
+      continue;
+    }
+    if (!unk_id_.has_value()) {
+      if (symbols.empty()) {
+        skipped += length;
+      } else {
+        symbols.back().length += length;
+      }
+      continue;
+    }
+    if (unknown.has_value() && fuse_unk_) {
+      unknown->length += length;
+    } else {
+      if (unknown.has_value()) add(*unknown);
+      unknown = Symbol{*unk_id_, length};
+    }
+  }
+  if (unknown.has_value()) add(*unknown);
+}
+
+void BpeModel::MergeShort(std::vector<Symbol>& symbols) const {
+  size_t count = symbols.size();
+  if (count < 2) return;
+  PairTable::Merge merges[kShortWord];  // of symbols i and i + 1
+  for (size_t i = 0; i + 1 < count; ++i) merges[i] = pairs_.Find(symbols[i].id, symbols[i + 1].id);
+  while (count > 1) {
+    size_t best = 0;
+    for (size_t i = 1; i + 1 < count; ++i) {
+      if (merges[i].rank < merges[best].rank) best = i;
+    }
+    if (merges[best].rank == PairTable::kNone) break;
+    symbols[best].id = merges[best].result;
+    symbols[best].length += symbols[best + 1].length;
+    std::copy(symbols.begin() + best + 2, symbols.begin() + count, symbols.begin() + best + 1);
+    if (best + 2 < count) std::copy(merges + best + 2, merges + count - 1, merges + best + 1);
+    --count;
+    if (best > 0) merges[best - 1] = pairs_.Find(symbols[best - 1].id, symbols[best].id);
+    if (best + 1 < count) merges[best] = pairs_.Find(symbols[best].id, symbols[best + 1].id);
+  }
+  symbols.resize(count);
+}
+
+void BpeModel::MergeLong(std::vector<Symbol>& symbols) const {
+  constexpr uint32_t kEnd = UINT32_MAX;
+  const auto count = static_cast<uint32_t>(symbols.size());
+  std::vector<uint32_t> next(count), previous(count);
+  std::vector<bool> gone(count, false);
+  for (uint32_t i = 0; i < count; ++i) {
+    next[i] = i + 1 < count ? i + 1 : kEnd;
+    previous[i] = i > 0 ? i - 1 : kEnd;
+  }
+  // Rank above, position below: the least rank first, of equal ranks the leftmost.
+  std::vector<uint64_t> heap_storage;
+  heap_storage.reserve(count);
+  std::priority_queue<uint64_t, std::vector<uint64_t>, std::greater<>> heap(
+      std::greater<>(), std::move(heap_storage));
+  const auto offer = [&](uint32_t left) {
+    const uint32_t rank = pairs_.Find(symbols[left].id, symbols[next[left]].id).rank;
+    if (rank != PairTable::kNone) heap.push(uint64_t{rank} << 32 | left);
+  };
+  for (uint32_t i = 0; i + 1 < count; ++i) offer(i);
+  while (!heap.empty()) {
+    const auto rank = static_cast<uint32_t>(heap.top() >> 32);
+    const auto left = static_cast<uint32_t>(heap.top());
+    heap.pop();
+    if (gone[left] || next[left] == kEnd) continue;
+    const uint32_t right = next[left];
+    const PairTable::Merge merge = pairs_.Find(symbols[left].id, symbols[right].id);
+    if (merge.rank != rank) continue;  // one of the two was merged away since
+    symbols[left].id = merge.result;
+    symbols[left].length += symbols[right].length;
+    gone[right] = true;
+    next[left] = next[right];
+    if (next[left] != kEnd) {
+      previous[next[left]] = left;
+      offer(left);
+    }
+    if (previous[left] != kEnd) offer(previous[left]);
+  }
+  size_t kept = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (!gone[i]) symbols[kept++] = symbols[i];
+  }
+  symbols.resize(kept);
+}
+
+}  // namespace finetuned

@@ -1,0 +1,300 @@
+#include "worker/text/tokenizer.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "proto/base/file_util.h"
+#include "proto/base/status_macros.h"
+#include "worker/text/bpe.h"
+#include "worker/text/decoders.h"
+#include "worker/text/json_fields.h"
+#include "worker/text/normalizers.h"
+#include "worker/text/post_processors.h"
+#include "worker/text/pre_tokenizers.h"
+#include "worker/text/unicode.h"
+
+namespace finetuned {
+
+struct Tokenizer::Parts {
+  std::unique_ptr<Normalizer> normalizer;  // may be null
+  PreTokenization pre_tokenization;
+  std::unique_ptr<BpeModel> model;
+  SpecialTokens special;
+  std::unique_ptr<Decoder> decoder;  // may be null
+
+  std::vector<AddedToken> added;
+  absl::flat_hash_map<std::string_view, const AddedToken*> added_by_content;
+  absl::flat_hash_map<int32_t, const AddedToken*> added_by_id;
+  AddedTokenMatcher in_raw_text, in_normalized_text;
+  int32_t vocab_size = 0;
+
+  absl::Status ReadAddedTokens(const JsonFields& root);
+  absl::Status CheckSpecialIds(const std::vector<int32_t>& ids) const;
+  const std::string* IdToToken(int32_t id) const;
+};
+
+namespace {
+
+std::string Normalized(const Normalizer* normalizer, std::string_view text) {
+  AlignedText aligned(text, 0, /*track=*/false);
+  if (normalizer != nullptr) normalizer->Apply(aligned);
+  return std::string(aligned.text());
+}
+
+absl::StatusOr<AddedToken> ReadAddedToken(const JsonFields& fields) {
+  AddedToken token;
+  FT_ASSIGN_OR_RETURN(const int64_t id, fields.Integer("id", 0, BpeModel::kMaxTokenId));
+  token.id = static_cast<int32_t>(id);
+  FT_ASSIGN_OR_RETURN(token.content, fields.String("content"));
+  FT_ASSIGN_OR_RETURN(token.special, fields.BoolOr("special", false));
+  FT_ASSIGN_OR_RETURN(token.single_word, fields.BoolOr("single_word", false));
+  FT_ASSIGN_OR_RETURN(token.lstrip, fields.BoolOr("lstrip", false));
+  FT_ASSIGN_OR_RETURN(token.rstrip, fields.BoolOr("rstrip", false));
+  FT_ASSIGN_OR_RETURN(token.normalized, fields.BoolOr("normalized", !token.special));
+  return token;
+}
+
+// The text with ill-formed UTF-8 replaced, each U+FFFD standing for the bytes it replaces.
+AlignedText Sanitized(std::string_view text, bool track) {
+  const AlignedText original(text, 0, track);
+  if (unicode::ValidUtf8Prefix(text) == text.size()) return original;
+  AlignedText out = AlignedText::Rewrite(original);
+  for (size_t at = 0; at < text.size();) {
+    const size_t valid = unicode::ValidUtf8Prefix(text.substr(at));
+    out.AppendCopy(original, static_cast<uint32_t>(at), static_cast<uint32_t>(at + valid));
+    at += valid;
+    if (at == text.size()) break;
+    const size_t ill_formed = unicode::IllFormedLength(text.substr(at));
+    out.AppendMapped(original, static_cast<uint32_t>(at), static_cast<uint32_t>(at + ill_formed),
+                     "\xEF\xBF\xBD");
+    at += ill_formed;
+  }
+  return out;
+}
+
+absl::Status WithName(const absl::Status& status, std::string_view name) {
+  return status.ok()
+             ? status
+             : absl::Status(status.code(), absl::StrCat(std::string(name), ": ", status.message()));
+}
+
+}  // namespace
+
+// Hugging Face gives ids itself: that of the vocabulary, or the next free one. A file that says
+// another one contradicts its own loader, so it is refused rather than trained on with ids the
+// model may not mean.
+absl::Status Tokenizer::Parts::ReadAddedTokens(const JsonFields& root) {
+  if (!root.Has("added_tokens")) return absl::OkStatus();
+  FT_ASSIGN_OR_RETURN(const nlohmann::json* list, root.Array("added_tokens"));
+  added.reserve(list->size());  // the maps below point into it
+  int32_t highest = -1;
+  for (size_t i = 0; i < list->size(); ++i) {
+    const std::string path = absl::StrCat("added_tokens[", i, "]");
+    FT_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of((*list)[i], path));
+    FT_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(fields));
+    if (token.content.empty()) continue;
+    const int32_t id =
+        model->TokenToId(token.content).value_or(std::max(highest + 1, model->token_count()));
+    if (added_by_content.contains(token.content)) {
+      return fields.Error("content",
+                          absl::StrCat("is '", token.content, "', which stands in the list twice"));
+    }
+    if (id != token.id || added_by_id.contains(id)) {
+      return fields.Error(
+          "id",
+          absl::StrCat("is ", token.id, " for '", token.content, "', but the vocabulary and the ",
+                       "tokens before give it ", id,
+                       "; ids of added tokens must follow those of the vocabulary without gaps"));
+    }
+    highest = std::max(highest, id);
+    added.push_back(std::move(token));
+    added_by_content.emplace(added.back().content, &added.back());
+    added_by_id.emplace(id, &added.back());
+    vocab_size = std::max(vocab_size, id + 1);
+  }
+  for (const AddedToken& token : added) {
+    if (token.normalized) {
+      in_normalized_text.Add(Normalized(normalizer.get(), token.content), &token);
+    } else {
+      in_raw_text.Add(token.content, &token);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Tokenizer::Parts::CheckSpecialIds(const std::vector<int32_t>& ids) const {
+  for (int32_t id : ids) {
+    if (IdToToken(id) == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("post_processor adds id ", id, ", which is no token"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+const std::string* Tokenizer::Parts::IdToToken(int32_t id) const {
+  if (const auto it = added_by_id.find(id); it != added_by_id.end()) return &it->second->content;
+  return model->IdToToken(id);
+}
+
+Tokenizer::Tokenizer(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Tokenizer::~Tokenizer() = default;
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromFile(
+    const std::string& tokenizer_json_path) {
+  FT_ASSIGN_OR_RETURN(const std::string json, ReadFile(tokenizer_json_path));
+  return FromJson(json, tokenizer_json_path);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view json,
+                                                               std::string_view name) {
+  const nlohmann::json value = nlohmann::json::parse(json, nullptr, /*allow_exceptions=*/false);
+  if (value.is_discarded())
+    return absl::InvalidArgumentError(absl::StrCat(std::string(name), ": is not well-formed JSON"));
+  const auto build = [&value]() -> absl::StatusOr<std::unique_ptr<Parts>> {
+    auto parts = std::make_unique<Parts>();
+    FT_ASSIGN_OR_RETURN(const JsonFields root, JsonFields::Of(value, "the file"));
+    FT_ASSIGN_OR_RETURN(const nlohmann::json* model_value, root.Object("model"));
+    FT_ASSIGN_OR_RETURN(const JsonFields model, JsonFields::Of(*model_value, "model"));
+    // Files older than the `type` field hold a BPE, recognizable by its merges.
+    FT_ASSIGN_OR_RETURN(const std::string type,
+                        model.StringOr("type", model.Has("merges") ? "BPE" : ""));
+    if (type != "BPE") return UnknownComponent(model, type, "model", "BPE");
+    FT_ASSIGN_OR_RETURN(parts->model, BpeModel::FromJson(model));
+    parts->vocab_size = parts->model->id_limit();
+
+    const auto component = [&root](std::string_view key) {
+      const nlohmann::json* found = root.Find(key);
+      return found == nullptr ? nlohmann::json() : *found;
+    };
+    FT_ASSIGN_OR_RETURN(parts->normalizer, MakeNormalizer(component("normalizer"), "normalizer"));
+    FT_ASSIGN_OR_RETURN(parts->pre_tokenization,
+                        MakePreTokenizer(component("pre_tokenizer"), "pre_tokenizer",
+                                         parts->model->CanTakeRawBytes()));
+    if (parts->pre_tokenization.raw_bytes) parts->model->TakeRawBytes();
+    FT_RETURN_IF_ERROR(parts->model->CheckUnknownToken());
+    FT_ASSIGN_OR_RETURN(parts->decoder, MakeDecoder(component("decoder"), "decoder"));
+    FT_RETURN_IF_ERROR(parts->ReadAddedTokens(root));
+    FT_ASSIGN_OR_RETURN(parts->special,
+                        ReadPostProcessor(component("post_processor"), "post_processor"));
+    FT_RETURN_IF_ERROR(parts->CheckSpecialIds(parts->special.before));
+    FT_RETURN_IF_ERROR(parts->CheckSpecialIds(parts->special.after));
+    return parts;
+  };
+  absl::StatusOr<std::unique_ptr<Parts>> parts = build();
+  if (!parts.ok()) return WithName(parts.status(), name);
+  return std::unique_ptr<Tokenizer>(new Tokenizer(*std::move(parts)));
+}
+
+void Tokenizer::EncodeTo(std::string_view text, bool add_special_tokens, Encoding& out,
+                         bool with_offsets) const {
+  const auto add = [&out, with_offsets](int32_t id, size_t begin, size_t end) {
+    out.ids.push_back(id);
+    if (with_offsets) out.offsets.emplace_back(begin, end);
+  };
+  if (add_special_tokens) {
+    for (int32_t id : parts_->special.before) add(id, 0, 0);
+  }
+  const AlignedText whole = Sanitized(text, with_offsets || parts_->pre_tokenization.needs_origin);
+  const auto add_token = [&add, with_offsets](const AddedToken& token, const AlignedText& in,
+                                              Span span) {
+    const Span origin =
+        with_offsets && span.begin < span.end ? in.OriginOf(span.begin, span.end) : Span{};
+    add(token.id, origin.begin, origin.end);
+  };
+  std::vector<uint32_t> lengths;
+  std::vector<AddedTokenMatcher::Part> raw_parts, parts;
+  parts_->in_raw_text.Split(whole.text(), raw_parts);
+  for (const AddedTokenMatcher::Part& raw : raw_parts) {
+    if (raw.token != nullptr) {
+      add_token(*raw.token, whole, raw.span);
+      continue;
+    }
+    AlignedText normalized = whole.Slice(raw.span.begin, raw.span.end);
+    if (parts_->normalizer != nullptr) parts_->normalizer->Apply(normalized);
+    parts.clear();
+    parts_->in_normalized_text.Split(normalized.text(), parts);
+    for (const AddedTokenMatcher::Part& part : parts) {
+      if (part.token != nullptr) {
+        add_token(*part.token, normalized, part.span);
+        continue;
+      }
+      PreTokens tokens;
+      tokens.text = parts.size() == 1 ? std::move(normalized)
+                                      : normalized.Slice(part.span.begin, part.span.end);
+      tokens.spans.push_back({0, tokens.text.size()});
+      if (parts_->pre_tokenization.pre_tokenizer != nullptr)
+        parts_->pre_tokenization.pre_tokenizer->Apply(tokens);
+      const std::string_view words = tokens.text.text();
+      for (const Span& span : tokens.spans) {
+        const std::string_view word = words.substr(span.begin, span.end - span.begin);
+        lengths.clear();
+        parts_->model->Tokenize(word, out.ids, with_offsets ? &lengths : nullptr);
+        uint32_t begin = span.begin;
+        for (const uint32_t length : lengths) {
+          const Span origin = length > 0 ? tokens.text.OriginOf(begin, begin + length) : Span{};
+          out.offsets.emplace_back(origin.begin, origin.end);
+          begin += length;
+        }
+      }
+    }
+  }
+  if (add_special_tokens) {
+    for (int32_t id : parts_->special.after) add(id, text.size(), text.size());
+  }
+}
+
+std::vector<int32_t> Tokenizer::Encode(std::string_view text, bool add_special_tokens) const {
+  Encoding out;
+  EncodeTo(text, add_special_tokens, out, /*with_offsets=*/false);
+  return std::move(out.ids);
+}
+
+Tokenizer::Encoding Tokenizer::EncodeWithOffsets(std::string_view text,
+                                                 bool add_special_tokens) const {
+  Encoding out;
+  EncodeTo(text, add_special_tokens, out, /*with_offsets=*/true);
+  return out;
+}
+
+std::string Tokenizer::Decode(absl::Span<const int32_t> ids, bool skip_special_tokens) const {
+  std::vector<std::string> tokens;
+  tokens.reserve(ids.size());
+  for (int32_t id : ids) {
+    const std::string* token = parts_->IdToToken(id);
+    if (token != nullptr && !(skip_special_tokens && IsSpecial(id))) tokens.push_back(*token);
+  }
+  if (parts_->decoder == nullptr) return absl::StrJoin(tokens, " ");
+  return absl::StrJoin(parts_->decoder->Apply(std::move(tokens)), "");
+}
+
+int32_t Tokenizer::vocab_size() const { return parts_->vocab_size; }
+
+std::optional<int32_t> Tokenizer::TokenToId(std::string_view token) const {
+  if (const auto it = parts_->added_by_content.find(token); it != parts_->added_by_content.end())
+    return it->second->id;
+  return parts_->model->TokenToId(token);
+}
+
+std::optional<std::string> Tokenizer::IdToToken(int32_t id) const {
+  const std::string* token = parts_->IdToToken(id);
+  return token == nullptr ? std::nullopt : std::optional(*token);
+}
+
+bool Tokenizer::IsSpecial(int32_t id) const {
+  const auto it = parts_->added_by_id.find(id);
+  return it != parts_->added_by_id.end() && it->second->special;
+}
+
+const std::vector<AddedToken>& Tokenizer::added_tokens() const { return parts_->added; }
+
+absl::Span<const std::pair<std::string, std::string>> Tokenizer::merges() const {
+  return parts_->model->merges();
+}
+
+std::string Tokenizer::pre_tokenizer_name() const { return parts_->pre_tokenization.family; }
+
+}  // namespace finetuned

@@ -1,0 +1,86 @@
+// Text to token ids and back, exactly as Hugging Face `tokenizers` does it from the same
+// tokenizer.json.
+//
+// Built: the BPE model with all its options. Unigram, WordPiece and WordLevel are refused by name,
+// as is every component that normalizers.h, pre_tokenizers.h, post_processors.h or decoders.h does
+// not list. The file's truncation and padding settings are ignored: what a training sample's length
+// may be is decided elsewhere.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "worker/text/added_tokens.h"
+
+namespace finetuned {
+
+// Immutable after construction; all methods may be called from any number of threads.
+class Tokenizer {
+ public:
+  using AddedToken = finetuned::AddedToken;
+
+  // NOT_FOUND etc. when the file cannot be read; otherwise as FromJson.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromFile(
+      const std::string& tokenizer_json_path);
+
+  // `name` stands for the text in errors, such as its path. INVALID_ARGUMENT: not JSON, a field of
+  // the wrong type, an id out of range or used twice, a merge of unknown tokens …; UNIMPLEMENTED: a
+  // component that is not built yet, with those that are. Every error names the field.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromJson(std::string_view json,
+                                                             std::string_view name);
+
+  ~Tokenizer();
+  Tokenizer(const Tokenizer&) = delete;
+  Tokenizer& operator=(const Tokenizer&) = delete;
+
+  struct Encoding {
+    std::vector<int32_t> ids;
+    // For each id the bytes [begin, end) of the original text it stands for. Ordered by their begin
+    // as long as the normalizer does not reorder. A token made of part of a character covers just
+    // its bytes where the text was not rewritten. Ids that add_special_tokens put in have an empty
+    // range at the text's beginning or end; so does a token that stands for nothing in the text.
+    std::vector<std::pair<size_t, size_t>> offsets;
+  };
+
+  // Token ids of `text`, which is at most 4 GB of UTF-8; each ill-formed sequence counts as U+FFFD.
+  // `add_special_tokens` adds what the file's post-processor adds (BOS …).
+  std::vector<int32_t> Encode(std::string_view text, bool add_special_tokens) const;
+  Encoding EncodeWithOffsets(std::string_view text, bool add_special_tokens) const;
+
+  // Text of `ids`. Unknown ids are left out, special tokens too if asked.
+  std::string Decode(absl::Span<const int32_t> ids, bool skip_special_tokens) const;
+
+  // Highest id + 1, added tokens included: the least number of rows an embedding needs.
+  int32_t vocab_size() const;
+  std::optional<int32_t> TokenToId(std::string_view token) const;
+  // The token as the vocabulary spells it ("Ġthe"); an added token's content.
+  std::optional<std::string> IdToToken(int32_t id) const;
+  // True for added tokens marked special.
+  bool IsSpecial(int32_t id) const;
+  // In the order of the file.
+  const std::vector<AddedToken>& added_tokens() const;
+
+  // For exporting the vocabulary: the merges in order of rank.
+  absl::Span<const std::pair<std::string, std::string>> merges() const;
+  // llama.cpp's name of the pre-tokenizer (`tokenizer.ggml.pre`): "gpt-2", "llama-bpe", "qwen2",
+  // "smollm"; "" when none of these is the same.
+  std::string pre_tokenizer_name() const;
+
+ private:
+  struct Parts;
+  explicit Tokenizer(std::unique_ptr<Parts> parts);
+  void EncodeTo(std::string_view text, bool add_special_tokens, Encoding& out,
+                bool with_offsets) const;
+
+  const std::unique_ptr<const Parts> parts_;
+};
+
+}  // namespace finetuned
