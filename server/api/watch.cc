@@ -82,6 +82,7 @@ class WatchStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void OnWriteDone(bool ok) override {
     std::unique_lock<std::mutex> lock(mutex_);
     writing_ = false;
+    written_ = true;
     if (ok) ++sent_seq_;
     if (end_) return FinishNow(lock);
     if (!ok) return EndLocked(lock, absl::CancelledError("the client has gone"));
@@ -138,8 +139,10 @@ class WatchStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     const grpc::Slice slice(*event);
     buffer_ = grpc::ByteBuffer(&slice, 1);
     grpc::WriteOptions options;
-    // More is ready: let the transport join the messages.
-    if (!ready_.empty()) options.set_buffer_hint();
+    // More is ready: let the transport join the messages. Not with the first: it carries the
+    // initial metadata, and the transport would hold back both, and OnWriteDone, until a next write
+    // that waits for OnWriteDone.
+    if (written_ && !ready_.empty()) options.set_buffer_hint();
     writing_ = true;  // nobody else writes or finishes until OnWriteDone
     lock.unlock();
     StartWrite(&buffer_, options);
@@ -192,6 +195,7 @@ class WatchStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   grpc::ByteBuffer buffer_;  // of the write under way
   int64_t sent_seq_;
   bool writing_ = false;
+  bool written_ = false;  // the first write is done
   bool asking_ = false;
   // The last event sent may have been the job's last; true at first, as the job may have ended
   // before.
