@@ -18,7 +18,6 @@
 #include "server/supervisor/job_controller.h"
 #include "server/supervisor/reply.h"
 #include "server/supervisor/spec_check.h"
-#include "server/supervisor/start_plan.h"
 #include "server/supervisor/worker_service.h"
 
 namespace finetuned {
@@ -166,8 +165,8 @@ class JobController::Impl {
   std::map<std::string, v1::JobState> dependency_states_;   // of jobs named in some `after`
   std::map<std::string, std::unique_ptr<Worker>> workers_;  // by token
   std::map<WorkerLink*, std::string> tokens_;               // of links that said Hello
-  std::set<std::string> starting_;                          // attempt being stored or launched
-  std::map<std::string, std::pair<std::string, uint64_t>> starting_bytes_;  // device, bytes
+  // Jobs whose next attempt is being stored: its device and bytes.
+  std::map<std::string, std::pair<std::string, uint64_t>> starting_;
   std::map<std::string, absl::Time> pending_written_;
   std::map<std::string, absl::Time> not_before_;  // back-off of retries
   std::set<std::string> validating_;

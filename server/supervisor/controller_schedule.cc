@@ -10,6 +10,7 @@
 #include "proto/base/file_util.h"
 #include "proto/base/status_macros.h"
 #include "proto/spec/spec.h"
+#include "server/scheduler/scheduler.h"
 #include "server/store/job_state.h"
 #include "server/supervisor/controller_impl.h"
 #include "server/supervisor/host_memory.h"
@@ -88,52 +89,61 @@ std::vector<v1::Device> JobController::Impl::Devices() {
 void JobController::Impl::Schedule() {
   if (!devices_known_) return;
   const absl::Time now = clock_->Now();
-  StartPlanInput input;
+  ScheduleInput input;
+  input.now = now;
+  input.memory_fraction = options_.memory_fraction;
+  input.max_cpu_jobs = options_.max_cpu_jobs;
   input.disk_free_bytes = FreeDiskBytes(options_.data_dir).value_or(0);
   input.disk_reserve_bytes = options_.disk_reserve_bytes;
   for (const auto& [id, job] : jobs_) {
     if (job.state() != v1::QUEUED || starting_.count(id) > 0) continue;
-    QueuedJob& queued = input.jobs.emplace_back();
-    queued.job = &job;
-    queued.process_ending = HasProcess(id);
-    if (auto it = not_before_.find(id); it != not_before_.end() && it->second > now) {
-      queued.back_off = it->second - now;
-    }
-  }
-  if (input.jobs.empty()) return;
-  for (const v1::Device& device : Devices()) {
-    if (!device.usable()) continue;
-    input.devices.push_back({.device = ComputeDevice(device.id()),
-                             .total_bytes = device.total_bytes(),
-                             .free_bytes = device.free_bytes(),
-                             .reserved_bytes = device.reserved_bytes()});
-    for (const std::string& id : starting_) {
-      if (auto it = starting_bytes_.find(id);
-          it != starting_bytes_.end() && it->second.first == input.devices.back().device) {
-        input.devices.back().reserved_bytes += it->second.second;
+    JobView& view = input.jobs.emplace_back(ViewOf(job));
+    view.process_ending = HasProcess(id);
+    if (auto it = not_before_.find(id); it != not_before_.end()) view.not_before = it->second;
+    for (JobView::Dependency& dependency : view.after) {
+      auto it = dependency_states_.find(dependency.job_id);
+      if (it != dependency_states_.end() && it->second != v1::JOB_STATE_UNSPECIFIED) {
+        dependency.state = it->second;
       }
     }
   }
-  input.memory_fraction = options_.memory_fraction;
-  input.dependency_states = &dependency_states_;
-  for (StartDecision& decision : PlanStarts(input)) {
-    switch (decision.kind) {
-      case StartDecision::kStart:
-        StartAttempt(decision.job_id, decision.device, decision.bytes);
-        break;
-      case StartDecision::kWait:
-        MarkPending(decision.job_id, decision.reason, decision.detail);
-        break;
-      case StartDecision::kFail:
-        Change(
-            decision.job_id,
-            [failure = decision.failure](StoreWriter& store, v1::Job* job, absl::Time now) {
-              if (job->state() != v1::QUEUED) return absl::OkStatus();
-              return FailJob(store, job, failure, now);
-            },
-            std::nullopt);
-        break;
+  if (input.jobs.empty()) return;
+  const auto add_running = [&](const std::string& id, const std::string& device, uint64_t bytes,
+                               absl::Time start) {
+    RunningView running{id, device, bytes, 0, start};
+    if (auto job = jobs_.find(id); job != jobs_.end()) {
+      running.priority = job->second.priority();
+      running.create_time = FromTimestamp(job->second.create_time());
     }
+    input.running.push_back(std::move(running));
+  };
+  for (const auto& [token, worker] : workers_) {
+    add_running(worker->attempt.job_id, worker->attempt.device, worker->attempt.reserved_bytes,
+                worker->attempt.start_time);
+  }
+  for (const auto& [id, place] : starting_) add_running(id, place.first, place.second, now);
+  for (const v1::Device& device : Devices()) {
+    input.devices.push_back({.id = ComputeDevice(device.id()),
+                             .total_bytes = device.total_bytes(),
+                             .free_bytes = device.free_bytes(),
+                             .usable = device.usable(),
+                             .reason = device.reason()});
+  }
+  const Decisions decisions = finetuned::Schedule(input);
+  for (const Decisions::Start& start : decisions.starts) {
+    StartAttempt(start.job_id, start.device, start.reserve_bytes);
+  }
+  for (const Decisions::Waiting& waiting : decisions.waiting) {
+    MarkPending(waiting.job_id, waiting.reason, waiting.detail);
+  }
+  for (const Decisions::Fail& fail : decisions.fails) {
+    Change(
+        fail.job_id,
+        [failure = fail.failure](StoreWriter& store, v1::Job* job, absl::Time now) {
+          if (job->state() != v1::QUEUED) return absl::OkStatus();
+          return FailJob(store, job, failure, now);
+        },
+        std::nullopt);
   }
 }
 
@@ -160,8 +170,7 @@ void JobController::Impl::MarkPending(const std::string& job_id, v1::PendingReas
 
 void JobController::Impl::StartAttempt(const std::string& job_id, const std::string& device,
                                        uint64_t bytes) {
-  starting_.insert(job_id);
-  starting_bytes_[job_id] = {device, bytes};
+  starting_[job_id] = {device, bytes};
   struct Started {
     v1::Job job;
     v1::JobState from = v1::JOB_STATE_UNSPECIFIED;
@@ -204,7 +213,6 @@ void JobController::Impl::StartAttempt(const std::string& job_id, const std::str
       },
       [this, job_id, started](absl::Status status) {
         starting_.erase(job_id);
-        starting_bytes_.erase(job_id);
         if (!status.ok()) return Log(v1::WARNING, job_id, status.ToString());
         if (started->launch) {
           LaunchAttempt(started->job, started->attempt, started->runtime_left_seconds);

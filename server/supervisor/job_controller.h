@@ -53,6 +53,8 @@ struct ControllerOptions {
   int concurrent_queries = 2;
   // Share of a device's memory that is planned for jobs.
   double memory_fraction = 0.9;
+  // CPU jobs at once, as each uses all processors; 0: as many as fit in memory.
+  int max_cpu_jobs = 1;
   // Kept free on the data directory's file system.
   uint64_t disk_reserve_bytes = 1ull << 30;
   int cpu_threads = 0;  // of a worker; 0: all this process may use

@@ -32,6 +32,7 @@ class ControllerTest : public ::testing::Test {
     options_.retry_delay_max = absl::Milliseconds(50);
     options_.host_memory_bytes = uint64_t{4} << 30;
     options_.disk_reserve_bytes = 0;
+    options_.max_cpu_jobs = 0;
     StartServer();
   }
 

@@ -198,17 +198,64 @@ TEST_F(ControllerTest, ADeafWorkerIsKilledOnCancel) {
   EXPECT_EQ(Get(id).attempt(), 1);
 }
 
-TEST_F(ControllerTest, StalledAndSilentWorkersAreReplaced) {
+TEST_F(ControllerTest, AStalledWorkerIsReplaced) {
   StopServer();
   options_.stall_timeout = absl::Milliseconds(400);
-  options_.lease = absl::Milliseconds(800);
   StartServer();
-  const std::string stalled = Submit("steps=20 hang_at=7");
-  const std::string silent = Submit("steps=20 silent_at=7");
-  const v1::Job a = WaitFor(stalled, v1::FAILED);
-  EXPECT_EQ(a.failure().reason(), v1::STALLED);
-  const v1::Job b = WaitFor(silent, v1::FAILED);
-  EXPECT_TRUE(b.failure().reason() == v1::WORKER_LOST || b.failure().reason() == v1::STALLED);
+  const v1::Job job = WaitFor(Submit("steps=20 hang_at=7"), v1::FAILED);
+  EXPECT_EQ(job.failure().reason(), v1::STALLED);
+  // The first attempt made a checkpoint, the three after it nothing.
+  EXPECT_EQ(job.attempt(), 4);
+}
+
+TEST_F(ControllerTest, ASilentWorkerIsReplaced) {
+  StopServer();
+  options_.lease = absl::Milliseconds(400);
+  StartServer();
+  const v1::Job job = WaitFor(Submit("steps=20 silent_at=3"), v1::FAILED);
+  EXPECT_EQ(job.failure().reason(), v1::WORKER_LOST);
+  EXPECT_EQ(job.attempt(), 5);
+  EXPECT_THAT(job.failure().message(), HasSubstr("has not been heard of"));
+}
+
+TEST_F(ControllerTest, AWorkerOfAnOlderAttemptIsTurnedAway) {
+  const std::string id = Submit("steps=100 step_ms=20");
+  WaitForStep(id, 6);
+  const Attempt old = LastAttempt(id);
+  StopServer();
+  {
+    // As if this attempt had been given up while its worker was out of reach.
+    auto store = OpenSqliteStore({.path = dir_ / "jobs.db"});
+    ASSERT_TRUE(store.ok());
+    IngestResult result;
+    ASSERT_TRUE((*store)
+                    ->WriteSync([&](StoreWriter& s) {
+                      return LoseAttempt(s, id, old.number, LossReport(), absl::Now(), &result);
+                    })
+                    .ok());
+    (*store)->Close();
+  }
+  StartServer();
+  const v1::Job job = WaitFor(id, v1::SUCCEEDED);
+  EXPECT_EQ(job.attempt(), 2);
+  EXPECT_FALSE(runner_->IsAlive({old.pid, old.pid_start_ticks}));
+  bool second = false;
+  for (const v1::JobEvent& event : Events(id)) {
+    second |= event.attempt() == 2;
+    EXPECT_EQ(event.attempt() == 2, second);
+  }
+}
+
+TEST_F(ControllerTest, AnswersComeAlsoWhenTheServerStops) {
+  std::atomic<int> answers = 0;
+  for (int i = 0; i < 50; ++i) {
+    controller_->Create(Request("steps=3"), [&](JobOr) { ++answers; });
+    v1::ValidateJobRequest validate;
+    *validate.mutable_spec() = Request("").spec();
+    controller_->Validate(validate, [&](absl::StatusOr<v1::ValidateJobResponse>) { ++answers; });
+  }
+  StopServer();
+  EXPECT_EQ(answers, 100);
 }
 
 TEST_F(ControllerTest, ASignalFromOutsideOnlyDelaysAJob) {
