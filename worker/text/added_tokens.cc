@@ -78,7 +78,10 @@ void AddedTokenMatcher::Split(std::string_view text, std::vector<Part>& parts) c
     }
     if (done < begin)
       parts.push_back({nullptr, {static_cast<uint32_t>(done), static_cast<uint32_t>(begin)}});
-    parts.push_back({token, {static_cast<uint32_t>(begin), static_cast<uint32_t>(end)}});
+    // The token before may have taken all of this one along as white space; Hugging Face drops it
+    // then.
+    if (begin < end)
+      parts.push_back({token, {static_cast<uint32_t>(begin), static_cast<uint32_t>(end)}});
     done = end;
   }
   if (done < text.size())

@@ -13,7 +13,13 @@
 namespace finetuned {
 namespace {
 
-std::optional<std::string> RangeClass(std::string_view name, bool negate) {
+// Outside of brackets Oniguruma looks code points below U+0100 up in a table of Latin-1 that counts
+// these as \w.
+constexpr std::string_view kLatin1Word = "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
+
+// `more` are further members of the class, in the syntax of a class.
+std::optional<std::string> RangeClass(std::string_view name, bool negate,
+                                      std::string_view more = "") {
   const auto ranges = unicode::PropertyRanges(name);
   if (!ranges.has_value()) return std::nullopt;
   std::string out = negate ? "[^" : "[";
@@ -25,7 +31,7 @@ std::optional<std::string> RangeClass(std::string_view name, bool negate) {
     absl::StrAppendFormat(&out, "\\x{%x}", static_cast<uint32_t>(first));
     if (last != first) absl::StrAppendFormat(&out, "-\\x{%x}", static_cast<uint32_t>(last));
   }
-  return out + "]";
+  return out.append(more) + "]";
 }
 
 const char* Bytes(const OnigUChar* p) { return reinterpret_cast<const char*>(p); }
@@ -35,8 +41,11 @@ const OnigUChar* Chars(std::string_view s) { return reinterpret_cast<const OnigU
 
 std::string ExpandProperties(std::string_view pattern) {
   std::string out;
+  int depth = 0;  // of brackets
   for (size_t i = 0; i < pattern.size();) {
     if (pattern[i] != '\\' || i + 1 >= pattern.size()) {
+      if (pattern[i] == '[') ++depth;
+      if (pattern[i] == ']' && depth > 0) --depth;
       out.push_back(pattern[i++]);
       continue;
     }
@@ -46,7 +55,7 @@ std::string ExpandProperties(std::string_view pattern) {
     // A nested class is a union in Oniguruma, so the same text serves inside and outside of
     // brackets.
     if (kind == 'w' || kind == 'W') {
-      ranges = RangeClass("word", kind == 'W');
+      ranges = RangeClass("word", kind == 'W', depth == 0 ? kLatin1Word : "");
     } else if (kind == 'd' || kind == 'D') {
       ranges = RangeClass("digit", kind == 'D');
     } else if ((kind == 'p' || kind == 'P') && i + 2 < pattern.size() && pattern[i + 2] == '{') {

@@ -29,6 +29,9 @@ struct Tokenizer::Parts {
   absl::flat_hash_map<std::string_view, const AddedToken*> added_by_content;
   absl::flat_hash_map<int32_t, const AddedToken*> added_by_id;
   AddedTokenMatcher in_raw_text, in_normalized_text;
+  // How Decode writes added tokens that normalization changes: as normalized, for so does Hugging
+  // Face.
+  absl::flat_hash_map<int32_t, std::string> decoded_added;
   int32_t vocab_size = 0;
 
   absl::Status ReadAddedTokens(const JsonFields& root);
@@ -117,7 +120,9 @@ absl::Status Tokenizer::Parts::ReadAddedTokens(const JsonFields& root) {
   }
   for (const AddedToken& token : added) {
     if (token.normalized) {
-      in_normalized_text.Add(Normalized(normalizer.get(), token.content), &token);
+      const std::string content = Normalized(normalizer.get(), token.content);
+      in_normalized_text.Add(content, &token);
+      if (content != token.content) decoded_added.emplace(token.id, content);
     } else {
       in_raw_text.Add(token.content, &token);
     }
@@ -264,8 +269,12 @@ std::string Tokenizer::Decode(absl::Span<const int32_t> ids, bool skip_special_t
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
   for (int32_t id : ids) {
-    const std::string* token = parts_->IdToToken(id);
-    if (token != nullptr && !(skip_special_tokens && IsSpecial(id))) tokens.push_back(*token);
+    if (skip_special_tokens && IsSpecial(id)) continue;
+    if (const auto it = parts_->decoded_added.find(id); it != parts_->decoded_added.end()) {
+      tokens.push_back(it->second);
+    } else if (const std::string* token = parts_->IdToToken(id); token != nullptr) {
+      tokens.push_back(*token);
+    }
   }
   if (parts_->decoder == nullptr) return absl::StrJoin(tokens, " ");
   return absl::StrJoin(parts_->decoder->Apply(std::move(tokens)), "");

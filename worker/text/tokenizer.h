@@ -55,7 +55,8 @@ class Tokenizer {
   std::vector<int32_t> Encode(std::string_view text, bool add_special_tokens) const;
   Encoding EncodeWithOffsets(std::string_view text, bool add_special_tokens) const;
 
-  // Text of `ids`. Unknown ids are left out, special tokens too if asked.
+  // Text of `ids`. Unknown ids are left out, special tokens too if asked. (Hugging Face fails to leave out a special
+  // token whose content its normalizer changes; we do leave it out.)
   std::string Decode(absl::Span<const int32_t> ids, bool skip_special_tokens) const;
 
   // Highest id + 1, added tokens included: the least number of rows an embedding needs.

@@ -22,7 +22,7 @@ enum Property : uint16_t {
   kWhitespace = 1 << 2,   // White_Space: \s everywhere
   kRustWord = 1 << 3,     // \w of Rust's regex engine: Whitespace pre-tokenizer, single_word tokens
   kCombiningMark = 1 << 4,  // removed by StripAccents
-  kRegexWord = 1 << 5,      // \w of Oniguruma
+  kRegexWord = 1 << 5,      // \w of Oniguruma inside brackets
   kLetter = 1 << 6,         // \p{L} of Oniguruma
   kNumber = 1 << 7,         // \p{N} of Oniguruma
   kNewline = 1 << 8,        // \r or \n

@@ -37,7 +37,7 @@ def properties():
     for index, name in enumerate(SCRIPTS, 1):
         for c in regex_set(r"\p{%s}" % name):
             script[c] = index
-    regex_word = regex_set(r"\w")
+    regex_word = regex_set(r"[\w]")  # outside of brackets six more, see regex.cc
     regex_space = regex_set(r"\s")
     assert regex_set(r"\d") == {c for c in category if CATEGORIES[category[c] - 1] == "Nd"}
     digits, punctuation = pre_tokenizers.Digits(True), pre_tokenizers.Punctuation()
