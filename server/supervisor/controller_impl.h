@@ -183,7 +183,9 @@ class JobController::Impl {
     QueryReply reply;
   };
   std::deque<WaitingQuery> queries_;
-  int running_queries_ = 0;
+  // What waits for a process; held here and not by the launcher, so that Shutdown answers it.
+  std::map<int64_t, QueryReply> running_queries_;
+  int64_t next_query_ = 1;
 };
 
 template <typename T>

@@ -83,15 +83,17 @@ void JobController::Impl::Query(v1::QueryRequest request, absl::Duration timeout
 }
 
 void JobController::Impl::StartQueries() {
-  while (!queries_.empty() && running_queries_ < options_.concurrent_queries) {
+  while (!queries_.empty() &&
+         static_cast<int>(running_queries_.size()) < options_.concurrent_queries) {
     WaitingQuery query = std::move(queries_.front());
     queries_.pop_front();
-    ++running_queries_;
+    const int64_t id = next_query_++;
+    running_queries_[id] = std::move(query.reply);
     dependencies_.launcher->Query(
         query.request.SerializeAsString(), query.timeout,
-        [this, loop = loop_, reply = std::move(query.reply)](absl::StatusOr<std::string> bytes) {
-          loop->Post([this, reply, bytes = std::move(bytes)] {
-            --running_queries_;
+        [this, loop = loop_, id](absl::StatusOr<std::string> bytes) {
+          loop->Post([this, id, bytes = std::move(bytes)] {
+            const QueryReply reply = std::move(running_queries_.extract(id).mapped());
             StartQueries();
             v1::QueryResponse response;
             if (!bytes.ok()) return reply(bytes.status());

@@ -146,6 +146,7 @@ void JobController::Impl::Shutdown() {
   loop_->Stop();
   if (worker_server_) worker_server_->Shutdown();
   queries_.clear();
+  running_queries_.clear();
   waiting_for_devices_.clear();
 }
 
@@ -196,10 +197,6 @@ void JobController::Impl::OnCommitted(const v1::Job& job, v1::JobState from) {
     it->second = job.state();
   }
   if (from != job.state()) {
-    Log(job.state() == v1::FAILED ? v1::ERROR : v1::INFO, id,
-        absl::StrCat(from == v1::JOB_STATE_UNSPECIFIED ? "new" : JobStateName(from), " → ",
-                     JobStateName(job.state()), job.failure().message().empty() ? "" : ": ",
-                     job.failure().message()));
     if (hooks_.on_state) hooks_.on_state(job, from);
     // A verb of a person starts afresh: no waiting for the back-off of an earlier crash.
     if (from == v1::PAUSED || IsFinal(from)) not_before_.erase(id);

@@ -98,9 +98,9 @@ class JobController {
   void Shutdown();
 
   // Stores the job, state VALIDATING, and answers after the commit. The same request_id answers
-  // with the job it made, ALREADY_EXISTS if its spec differs. INVALID_ARGUMENT, NOT_FOUND,
-  // UNIMPLEMENTED carry problems (proto/errors); FAILED_PRECONDITION for a source job without an
-  // adapter or an unknown job in `after`.
+  // with the job it made, ALREADY_EXISTS if its spec differs. INVALID_ARGUMENT carries all problems
+  // of the spec (proto/errors); FAILED_PRECONDITION for a source job without an adapter or an
+  // unknown job in `after`; NOT_FOUND for an unknown source job.
   void Create(v1::CreateJobRequest request, JobCallback done);
 
   // All of these: NOT_FOUND for an unknown job, FAILED_PRECONDITION naming the state in which the

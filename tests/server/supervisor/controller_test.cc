@@ -254,7 +254,8 @@ TEST_F(ControllerTest, AnswersComeAlsoWhenTheServerStops) {
     *validate.mutable_spec() = Request("").spec();
     controller_->Validate(validate, [&](absl::StatusOr<v1::ValidateJobResponse>) { ++answers; });
   }
-  StopServer();
+  controller_->Shutdown();  // the processes of the queries are still there
+  store_->Close();
   EXPECT_EQ(answers, 100);
 }
 
