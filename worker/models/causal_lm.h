@@ -1,7 +1,8 @@
-// A decoder-only language model with a frozen base, ready for LoRA: what training, evaluation, generation and export see.
-// Families (one file each, architectures.def) build it from nn/ blocks.
+// A decoder-only language model with a frozen base, ready for LoRA: what training, evaluation,
+// generation and export see. Families (one file each, architectures.def) build it from nn/ blocks.
 //
-// Errors: exceptions (c10::Error, std::runtime_error) as everywhere in tensor code; worker/job catches them once.
+// Errors: exceptions (c10::Error, std::runtime_error) as everywhere in tensor code; worker/job
+// catches them once.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -49,21 +50,22 @@ class CausalLm {
   virtual at::Tensor Hidden(const Batch& batch) = 0;
   // hidden [m, d] → logits [m, v] fp32.
   virtual at::Tensor Logits(const at::Tensor& hidden) = 0;
-  // Sum over targets of −log p, fp32 scalar, differentiable. The vocabulary projection runs in chunks and only over
-  // positions that have a target; full logits never exist.
+  // Sum over targets of −log p, fp32 scalar, differentiable. The vocabulary projection runs in
+  // chunks and only over positions that have a target; full logits never exist.
   virtual at::Tensor LossSum(const Batch& batch) = 0;
   // −log p of each target, fp32 [t], 0 where there is none. No gradient.
   virtual at::Tensor TokenLosses(const Batch& batch) = 0;
 
-  // Generation. `ids` [b, s] int64, left-padded with `pad_mask` [b, s] bool true at padding → logits of the last
-  // position [b, v] fp32; keys and values are appended to the cache.
+  // Generation. `ids` [b, s] int64, left-padded with `pad_mask` [b, s] bool true at padding →
+  // logits of the last position [b, v] fp32; keys and values are appended to the cache.
   virtual std::unique_ptr<KvCache> NewCache(int64_t sequences, int64_t max_length) = 0;
   virtual at::Tensor Step(const at::Tensor& ids, const at::Tensor& pad_mask, KvCache& cache) = 0;
 
   // Every LoRA-able linear in model order (attention and MLP projections of all layers).
   virtual std::vector<FusedLinear*> linears() = 0;
   virtual void SetAdaptersEnabled(bool enabled) = 0;
-  // Recompute each block's activations in the backward pass instead of keeping them. Same numbers either way.
+  // Recompute each block's activations in the backward pass instead of keeping them. Same numbers
+  // either way.
   virtual void SetGradientCheckpointing(bool enabled) = 0;
   // Order-independent checksum of all frozen tensors, to prove that they never change.
   virtual uint64_t FrozenChecksum() = 0;
@@ -81,9 +83,9 @@ struct LoadOptions {
   std::function<void(int64_t done, int64_t total, const std::string& text)> progress;
 };
 
-// Reads config.json and the safetensors (sharded or not) of an HF directory, tensor by tensor. Throws
-// std::runtime_error naming file and tensor: missing, truncated, wrong shape or dtype; unsupported architecture lists the
-// supported ones.
+// Reads config.json and the safetensors (sharded or not) of an HF directory, tensor by tensor.
+// Throws std::runtime_error naming file and tensor: missing, truncated, wrong shape or dtype;
+// unsupported architecture lists the supported ones.
 std::unique_ptr<CausalLm> LoadCausalLm(const std::string& model_dir, const LoadOptions& options);
 
 }  // namespace finetuned

@@ -1,5 +1,5 @@
-// safetensors files (github.com/huggingface/safetensors, format description in its README): an 8-byte little-endian
-// header length, a JSON header, then raw tensors.
+// safetensors files (github.com/huggingface/safetensors, format description in its README): an
+// 8-byte little-endian header length, a JSON header, then raw tensors.
 //
 // Errors: std::runtime_error naming file and tensor.
 #pragma once
@@ -20,7 +20,8 @@ struct SafetensorsEntry {
   uint64_t begin = 0, end = 0;  // bytes from the start of the data section
 };
 
-// One memory-mapped file. The header is validated on opening: sizes, overlaps, dtype, shape against bytes.
+// One memory-mapped file. The header is validated on opening: sizes, overlaps, dtype, shape against
+// bytes.
 class SafetensorsFile {
  public:
   static std::shared_ptr<SafetensorsFile> Open(const std::string& path);
@@ -34,8 +35,9 @@ class SafetensorsFile {
   std::shared_ptr<const Impl> impl_;
 };
 
-// All shards of a model directory: model.safetensors, or those named by model.safetensors.index.json. A directory with
-// only pytorch_model.bin is refused with the way to convert it.
+// All shards of a model directory: model.safetensors, or those named by
+// model.safetensors.index.json. A directory with only pytorch_model.bin is refused with the way to
+// convert it.
 class SafetensorsModel {
  public:
   static std::shared_ptr<SafetensorsModel> Open(const std::string& model_dir);
@@ -51,7 +53,8 @@ class SafetensorsModel {
   std::shared_ptr<const Impl> impl_;
 };
 
-// Streams a safetensors file: declare all tensors, then write them in that order; Finish fsyncs and renames into place.
+// Streams a safetensors file: declare all tensors, then write them in that order; Finish fsyncs and
+// renames into place.
 class SafetensorsWriter {
  public:
   struct Declared {

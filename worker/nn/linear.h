@@ -39,8 +39,15 @@ class FusedLinear {
   // All parts share in_features and the compute dtype. Dense parts are stored as views of one concatenated matrix.
   explicit FusedLinear(std::vector<LinearPart> parts);
 
-  // x: [t, in] compute dtype → [t, Σ out_i]. Differentiable in x and the adapters.
-  at::Tensor Forward(const at::Tensor& x) const;
+  // x: [t, in] compute dtype → [t, Σ out_i]. Differentiable in x and the adapters. Dropout is applied only with `train`;
+  // its mask comes from torch's default generator of x's device.
+  at::Tensor Forward(const at::Tensor& x, bool train = false) const;
+
+  int64_t in_features() const { return parts_.front().in_features; }
+  int64_t out_features() const { return out_features_; }
+  bool quantized() const { return parts_.front().quantized.has_value(); }
+  // The frozen matrix [Σ out_i, in] in the compute dtype; dequantized into fresh memory when it is kept in 4 bits.
+  at::Tensor DenseWeight(at::ScalarType dtype) const;
 
   // While disabled the base model alone is computed (evaluation of the baseline, generation base against tuned).
   void set_adapters_enabled(bool enabled) { adapters_enabled_ = enabled; }
@@ -51,6 +58,7 @@ class FusedLinear {
   std::vector<LinearPart> parts_;
   at::Tensor fused_weight_;  // [Σ out_i, in] when all parts are dense
   at::Tensor fused_bias_;
+  int64_t out_features_ = 0;
   bool adapters_enabled_ = true;
 };
 
