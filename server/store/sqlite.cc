@@ -153,7 +153,8 @@ absl::StatusOr<Database> Database::Open(const std::string& path, bool read_only)
   FT_RETURN_IF_ERROR(named(
       database.Exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")));
   FT_RETURN_IF_ERROR(
-      named(database.Exec("PRAGMA cache_size=-4000; PRAGMA journal_size_limit=67108864")));
+      named(database.Exec("PRAGMA cache_size=-4000; PRAGMA wal_autocheckpoint=4000; PRAGMA "
+                          "journal_size_limit=67108864")));
   if (read_only) FT_RETURN_IF_ERROR(database.Exec("PRAGMA query_only=ON"));
   return database;
 }
