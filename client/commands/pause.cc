@@ -1,0 +1,40 @@
+#include <CLI/CLI.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "client/cli.h"
+
+namespace finetuned {
+namespace {
+
+Run Setup(CLI::App& app) {
+  auto ids = std::make_shared<std::vector<std::string>>();
+  app.add_option("job", *ids, "job id, or several")->required()->type_name("JOB");
+  return [ids](Context& context) {
+    int code = kOk;
+    for (const std::string& id : *ids) {
+      v1::PauseJobRequest request;
+      request.set_job_id(id);
+      v1::Job job;
+      const grpc::Status status =
+          context.connection.Call(&Connection::Stub::PauseJob, request, &job);
+      if (!status.ok()) {
+        code = context.Fail(status);
+        continue;
+      }
+      if (context.out.machine()) {
+        context.out.Message(job);
+      } else {
+        context.out.Note(absl::StrCat("job ", id, " is ", StateText(job.state())));
+      }
+    }
+    return code;
+  };
+}
+
+}  // namespace
+
+extern const Command kPause;
+const Command kPause = {"pause", "checkpoint a job and free its device; finetune resume goes on",
+                        "finetune pause JOB", &Setup};
+
+}  // namespace finetuned
