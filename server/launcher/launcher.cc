@@ -71,7 +71,7 @@ void LocalLauncher::Query(std::string request, absl::Duration timeout,
                             path = options_.worker_path](absl::StatusOr<QueryResult> result) {
     if (!result.ok()) return done(result.status());
     if (!result->exit.known || result->exit.exit_code != 0) {
-      std::string tail(absl::StripAsciiWhitespace(result->stderr_tail));
+      const std::string tail = ToUtf8(std::string(absl::StripAsciiWhitespace(result->stderr_tail)));
       return done(absl::InternalError(absl::StrCat(path, " query: ", result->exit.Describe(),
                                                    tail.empty() ? "" : "; it said: ", tail)));
     }

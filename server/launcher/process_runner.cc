@@ -25,6 +25,43 @@ std::string ProcessExit::Describe() const {
   return text;
 }
 
+std::string ToUtf8(std::string_view bytes) {
+  std::string text;
+  for (size_t i = 0; i < bytes.size();) {
+    const auto lead = static_cast<unsigned char>(bytes[i]);
+    // Length of the sequence, and what its second byte may be: no overlong forms, no surrogates,
+    // nothing above U+10FFFF (Unicode, table 3-7).
+    size_t length = 0;
+    unsigned char low = 0x80, high = 0xbf;
+    if (lead < 0x80) {
+      length = 1;
+    } else if (lead >= 0xc2 && lead <= 0xdf) {
+      length = 2;
+    } else if (lead >= 0xe0 && lead <= 0xef) {
+      length = 3;
+      if (lead == 0xe0) low = 0xa0;
+      if (lead == 0xed) high = 0x9f;
+    } else if (lead >= 0xf0 && lead <= 0xf4) {
+      length = 4;
+      if (lead == 0xf0) low = 0x90;
+      if (lead == 0xf4) high = 0x8f;
+    }
+    bool valid = length > 0 && i + length <= bytes.size();
+    for (size_t k = 1; valid && k < length; ++k) {
+      const auto byte = static_cast<unsigned char>(bytes[i + k]);
+      valid = byte >= (k == 1 ? low : 0x80) && byte <= (k == 1 ? high : 0xbf);
+    }
+    if (valid) {
+      text.append(bytes.substr(i, length));
+      i += length;
+    } else {
+      text.push_back('?');
+      ++i;
+    }
+  }
+  return text;
+}
+
 absl::StatusOr<int64_t> ProcessStartTicks(int64_t pid) {
   const std::string path = absl::StrCat("/proc/", pid, "/stat");
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);

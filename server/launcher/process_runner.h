@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -92,6 +93,11 @@ class ProcessRunner {
 
 // "SIGKILL" for 9; "signal 77" for one without a name.
 std::string SignalName(int signal);
+
+// What a process wrote, as text for messages: every byte that is no part of valid UTF-8 (a
+// character cut in two by a limit, say) becomes '?'. A proto string with such a byte cannot be read
+// back.
+std::string ToUtf8(std::string_view bytes);
 
 // Start time of a live process; NOT_FOUND when there is none or it is a zombie.
 absl::StatusOr<int64_t> ProcessStartTicks(int64_t pid);

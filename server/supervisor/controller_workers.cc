@@ -31,7 +31,7 @@ std::string LogTail(const std::string& path) {
        ++i) {
     absl::StrAppend(&tail, lines[i], "\n");
   }
-  return tail;
+  return ToUtf8(tail);
 }
 
 v1::ServerMessage CommandMessage(v1::Command::Kind kind) {

@@ -185,6 +185,20 @@ TEST(LocalProcessRunner, ClosingEndsAQuery) {
   EXPECT_EQ(result.status().code(), absl::StatusCode::kCancelled);
 }
 
+TEST(ToUtf8, KeepsTextAndReplacesTheRest) {
+  EXPECT_EQ(ToUtf8("größe 漢字 🚀\n"), "größe 漢字 🚀\n");
+  EXPECT_EQ(ToUtf8("a\xff"
+                   "b"),
+            "a?b");
+  EXPECT_EQ(ToUtf8("\xbc"
+                   "ber"),
+            "?ber");                              // the end of a character cut in two
+  EXPECT_EQ(ToUtf8("gr\xc3"), "gr?");             // its beginning
+  EXPECT_EQ(ToUtf8("\xc0\xaf"), "??");            // overlong
+  EXPECT_EQ(ToUtf8("\xed\xa0\x80"), "???");       // surrogate
+  EXPECT_EQ(ToUtf8("\xf4\x90\x80\x80"), "????");  // beyond U+10FFFF
+}
+
 TEST(LocalLauncher, TokenGoesByEnvironmentAndQueryFailureSaysWhy) {
   FakeProcessRunner runner;
   LocalLauncher launcher(&runner, {.worker_path = "/opt/finetune-worker",

@@ -82,7 +82,7 @@ TEST_F(ControllerTest, TheLogTailOfACrashIsInItsEvent) {
   for (const v1::JobEvent& event : Events(id)) {
     if (event.has_failure()) causes = event.failure().causes(0);
   }
-  EXPECT_THAT(causes, HasSubstr("about to crash at step 7"));
+  EXPECT_THAT(causes, HasSubstr("?? about to crash at step 7"));
 }
 
 TEST_F(ControllerTest, CrashesWithoutProgressEndTheJob) {

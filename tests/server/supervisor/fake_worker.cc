@@ -115,7 +115,7 @@ class FakeWorker {
       ++step;
       if (Number("crash_at", 0) == step && !ReadFile(crashed).ok()) {
         (void)WriteFileAtomic(crashed, "1");
-        std::fprintf(stderr, "about to crash at step %d\n", step);
+        std::fprintf(stderr, "\xff\xc3 about to crash at step %d\n", step);
         kill(getpid(), SIGKILL);
       }
       if (Number("crash_always", 0) == step) kill(getpid(), SIGKILL);
