@@ -1,5 +1,6 @@
-// Dataset preparation: files → records → conversations → rendered text → tokens with a loss mask → a memory-mapped token
-// cache, split into training and validation. See README.md for the stages and what each rejects.
+// Dataset preparation: files → records → conversations → rendered text → tokens with a loss mask →
+// a memory-mapped token cache, split into training and validation. See README.md for the stages and
+// what each rejects.
 #pragma once
 
 #include <cstdint>
@@ -12,28 +13,13 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "finetuned/v1/job_spec.pb.h"
+#include "finetuned/v1/service.pb.h"
 #include "finetuned/v1/types.pb.h"
+#include "worker/data/token_store.h"
 #include "worker/text/chat_template.h"
 #include "worker/text/tokenizer.h"
 
 namespace finetuned {
-
-// One tokenized sample; spans point into the memory map and live as long as the TokenStore.
-struct SampleView {
-  absl::Span<const int32_t> input_ids;
-  absl::Span<const uint8_t> trained;  // same length; 1 where the token is a label, 0 where it is masked (−100)
-  std::string_view sample_id;
-};
-
-// Read-only, memory-mapped samples of one side of the split. Thread-safe.
-class TokenStore {
- public:
-  virtual ~TokenStore() = default;
-  virtual size_t size() const = 0;
-  virtual SampleView Sample(size_t index) const = 0;
-  virtual int64_t total_tokens() const = 0;
-  virtual int64_t trained_tokens() const = 0;
-};
 
 // A validation conversation in words, for the samples shown base / tuned / reference.
 struct ReferenceSample {
@@ -49,25 +35,31 @@ struct PreparedData {
   v1::DatasetStatistics statistics;
   // SHA-256 over the cached content: what training depends on. Part of checkpoints.
   std::string content_sha256;
-  // Files of quarantined records (JSONL: {"reason", "file", "line", "record"}); empty when there are none.
+  // Files of quarantined records (JSONL: {"reason", "file", "line", "record"}); empty when there
+  // are none.
   std::string quarantine_path;
 };
 
 struct PrepareRequest {
   v1::JobSpec spec;  // resolved
-  std::vector<std::string> paths;  // absolute, one for each dataset.path
-  std::string validation_path;     // absolute; empty unless split.method is file
+  // Absolute: one for each dataset.path, then one for each dataset.sources[i].path.
+  std::vector<std::string> paths;
+  std::string validation_path;  // absolute; empty unless split.method is file
   const Tokenizer* tokenizer = nullptr;
   const ChatTemplate* chat_template = nullptr;
   // Special tokens of tokenizer_config.json, as templates see them.
   std::string bos_token, eos_token, pad_token, unk_token;
-  // True when the tokenizer's post-processor or configuration adds BOS (EOS) and the template does not write it.
+  // True when the tokenizer's post-processor or configuration adds BOS (EOS) and the template does
+  // not write it.
   bool add_bos = false, add_eos = false;
   int64_t submit_time_unix = 0;  // strftime_now
   int64_t model_vocab_size = 0;  // ids at or above it are an error
   std::string tokenizer_sha256;
-  std::string cache_dir;   // shared between jobs; the entry's key covers everything the content depends on
-  std::string output_dir;  // statistics.json and quarantine.jsonl of this job
+  std::string
+      cache_dir;  // shared between jobs; the entry's key covers everything the content depends on
+  // Gets statistics.json (the proto as JSON, with examples of each reason and the quality scores)
+  // and quarantine.jsonl of this job; the latter also when preparation fails.
+  std::string output_dir;
   int reference_samples = 8;
   // unit "records" or "bytes"; may be called from the calling thread often.
   std::function<void(int64_t done, int64_t total, std::string_view unit)> progress;
@@ -75,8 +67,9 @@ struct PrepareRequest {
   std::function<void(v1::Level, std::string)> log;
 };
 
-// INVALID_ARGUMENT with the offending key for a configuration error; FAILED_PRECONDITION ("INVALID_DATA": empty result,
-// too many bad records) with the top reasons; CANCELLED; RESOURCE_EXHAUSTED for a full disk.
+// INVALID_ARGUMENT with the offending key for a configuration error; FAILED_PRECONDITION
+// ("INVALID_DATA": empty result, too many bad records) with the top reasons; CANCELLED;
+// RESOURCE_EXHAUSTED for a full disk.
 absl::StatusOr<PreparedData> PrepareData(const PrepareRequest& request);
 
 // The first `count` samples as parsed, rendered and tokenized; nothing is written.
