@@ -25,6 +25,7 @@ PROBE = pathlib.Path(os.environ["FINETUNED_BUILD_DIR"]) / "tests" / "model_probe
 SOURCE = pathlib.Path(os.environ["FINETUNED_SOURCE_DIR"])
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 
 
 def make_adapter(model, path, **options):

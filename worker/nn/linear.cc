@@ -36,11 +36,12 @@ at::Tensor DropoutScale(const at::Tensor& x, double p) {
 // part of.
 struct LoraLinearFunction : torch::autograd::Function<LoraLinearFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, at::TensorList adapters,
-                            const FusedLinear* linear, const at::Tensor& bias, bool train) {
+                            const FusedLinear* linear, const std::optional<at::Tensor>& bias,
+                            bool train) {
     const at::Tensor x = x_in.contiguous();
     const at::ScalarType dtype = x.scalar_type();
     const at::Tensor weight = linear->DenseWeight(dtype);
-    at::Tensor y = bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+    at::Tensor y = bias ? at::addmm(*bias, x, weight.t()) : at::mm(x, weight.t());
 
     const std::vector<AdaptedPart> parts =
         adapters.empty() ? std::vector<AdaptedPart>() : AdaptedParts(*linear);
@@ -178,7 +179,9 @@ at::Tensor FusedLinear::Forward(const at::Tensor& x, bool train) const {
       if (part.lora != nullptr) adapters.insert(adapters.end(), {part.lora->a, part.lora->b});
     }
   }
-  return LoraLinearFunction::apply(x, at::TensorList(adapters), this, fused_bias_, train);
+  return LoraLinearFunction::apply(
+      x, at::TensorList(adapters), this,
+      fused_bias_.defined() ? std::optional<at::Tensor>(fused_bias_) : std::nullopt, train);
 }
 
 }  // namespace finetuned

@@ -14,9 +14,10 @@ bool UseKernel(const at::Tensor& x) { return x.is_cpu() && x.scalar_type() == at
 
 struct AddRmsNormFunction : torch::autograd::Function<AddRmsNormFunction> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x_in,
-                               const at::Tensor& delta_in, const at::Tensor& weight, double eps) {
+                               const std::optional<at::Tensor>& delta_in, const at::Tensor& weight,
+                               double eps) {
     const at::Tensor x = x_in.contiguous();
-    const at::Tensor delta = delta_in.defined() ? delta_in.contiguous() : delta_in;
+    const at::Tensor delta = delta_in.has_value() ? delta_in->contiguous() : at::Tensor();
     at::Tensor h, y, rstd;
     if (UseKernel(x)) {
       const int64_t t = x.size(0), d = x.size(1);
@@ -36,8 +37,9 @@ struct AddRmsNormFunction : torch::autograd::Function<AddRmsNormFunction> {
     }
     ctx->save_for_backward({delta.defined() ? h : x, weight, rstd});
     ctx->saved_data["has_delta"] = delta.defined();
-    // An output that is an input would alias it in the graph.
-    return {delta.defined() ? h : h.view_as(h), y};
+    // An output that is an input would alias it in the graph; this happens once a model, after the
+    // embedding.
+    return {delta.defined() ? h : h.clone(), y};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -70,7 +72,8 @@ struct AddRmsNormFunction : torch::autograd::Function<AddRmsNormFunction> {
 
 std::pair<at::Tensor, at::Tensor> AddRmsNorm(const at::Tensor& x, const at::Tensor& delta,
                                              const at::Tensor& weight, double eps) {
-  variable_list out = AddRmsNormFunction::apply(x, delta, weight, eps);
+  variable_list out = AddRmsNormFunction::apply(
+      x, delta.defined() ? std::optional<at::Tensor>(delta) : std::nullopt, weight, eps);
   return {out[0], out[1]};
 }
 
