@@ -113,6 +113,7 @@ std::unique_ptr<CLI::App> MakeApp(GlobalOptions* options, std::vector<Run>* runs
       ->check(CLI::IsMember({"table", "json", "yaml"}))
       ->type_name("FORMAT");
   app->add_flag("-q,--quiet", options->quiet, "print results alone, no notes");
+  app->set_version_flag("--version", "finetune " FINETUNED_VERSION, "print this program's version");
   app->require_subcommand(1);
   app->footer(
       "Examples:\n  finetune submit job.yaml --watch\n  finetune download JOB --to out/\n"

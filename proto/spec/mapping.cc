@@ -2,6 +2,7 @@
 #include <charconv>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -44,6 +45,32 @@ bool ParseBool(std::string_view text, bool* out) {
   return false;
 }
 
+// Protobuf carries text as UTF-8 only.
+bool IsUtf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i]);
+    const size_t length = lead < 0x80   ? 1
+                          : lead < 0xC2 ? 0
+                          : lead < 0xE0 ? 2
+                          : lead < 0xF0 ? 3
+                          : lead < 0xF5 ? 4
+                                        : 0;
+    if (length == 0 || i + length > text.size()) return false;
+    for (size_t j = 1; j < length; ++j) {
+      if ((static_cast<unsigned char>(text[i + j]) & 0xC0) != 0x80) return false;
+    }
+    if (length > 2) {  // overlong forms, surrogates, beyond U+10FFFF
+      const auto second = static_cast<unsigned char>(text[i + 1]);
+      if ((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second > 0x9F) ||
+          (lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second > 0x8F)) {
+        return false;
+      }
+    }
+    i += length;
+  }
+  return true;
+}
+
 Complaint ParseWhole(std::string_view text, int64_t* out) {
   if (absl::SimpleAtoi(View(text), out)) return "";
   double number;
@@ -69,6 +96,7 @@ Complaint SetPlain(Message* message, const FieldDescriptor* field, const v1::Key
   const Reflection* reflection = message->GetReflection();
   switch (field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_STRING:
+      if (!IsUtf8(text)) return "the text is not UTF-8";
       reflection->SetString(message, field, CanonicalText(key, text));
       return "";
     case FieldDescriptor::CPPTYPE_DOUBLE: {
@@ -117,6 +145,7 @@ Complaint SetOrAuto(Message* message, const FieldDescriptor* field, const v1::Ke
 Complaint AddMapEntry(Message* message, const FieldDescriptor* field, const v1::Key& key,
                       const std::string& name, const SpecValue& value) {
   if (name.empty()) return "an entry has no name";
+  if (!IsUtf8(name)) return "the name of an entry is not UTF-8";
   if (value.kind != SpecValue::Kind::kScalar) {
     return absl::StrCat("entry ", Shown(name), " must be a single value");
   }
@@ -146,6 +175,7 @@ Complaint SetLeaf(Message* message, const FieldDescriptor* field, KeyType type, 
 Complaint AddSource(Message* message, const FieldDescriptor* field, const SpecValue& item) {
   Message* source = message->GetReflection()->AddMessage(message, field);
   if (item.kind == SpecValue::Kind::kScalar) {  // a bare path
+    if (!IsUtf8(item.scalar)) return "the text is not UTF-8";
     source->GetReflection()->SetString(source, source->GetDescriptor()->FindFieldByName("path"),
                                        item.scalar);
     return "";
@@ -157,6 +187,7 @@ Complaint AddSource(Message* message, const FieldDescriptor* field, const SpecVa
       return absl::StrCat("a source has no key ", Shown(name), "; it has path, weight, limit, ",
                           "format and shape");
     }
+    if (LeafIsSet(*source, info->chain.back())) return absl::StrCat(name, " is given twice");
     Complaint bad = SetLeaf(source, info->chain.back(), info->type, info->key, value);
     if (!bad.empty()) return absl::StrCat(name, ": ", bad);
   }
@@ -192,6 +223,7 @@ Complaint SetLeaf(Message* message, const FieldDescriptor* field, KeyType type, 
       return SetOrAuto(message, field, key, value.scalar);
     case KeyType::kTextList: {
       if (value.kind == SpecValue::Kind::kMap) return "a text or a list is expected, not a block";
+      if (one && !IsUtf8(value.scalar)) return "the text is not UTF-8";
       reflection->ClearField(message, field);
       if (one) {
         reflection->AddString(message, field, CanonicalText(key, value.scalar));
@@ -199,6 +231,7 @@ Complaint SetLeaf(Message* message, const FieldDescriptor* field, KeyType type, 
       }
       for (const SpecValue& item : value.items) {
         if (item.kind != SpecValue::Kind::kScalar) return "each entry of the list must be a text";
+        if (!IsUtf8(item.scalar)) return "the text is not UTF-8";
         reflection->AddString(message, field, CanonicalText(key, item.scalar));
       }
       return "";
@@ -208,9 +241,15 @@ Complaint SetLeaf(Message* message, const FieldDescriptor* field, KeyType type, 
     case KeyType::kNumberMap:
       if (value.kind != SpecValue::Kind::kMap) return "entries {name: value} are expected";
       reflection->ClearField(message, field);
-      for (const auto& [name, entry] : value.entries) {
-        Complaint bad = AddMapEntry(message, field, key, name, entry);
-        if (!bad.empty()) return bad;
+      {
+        std::set<std::string> names;
+        for (const auto& [name, entry] : value.entries) {
+          if (!names.insert(name).second) {
+            return absl::StrCat("entry ", Shown(name), " is given twice");
+          }
+          Complaint bad = AddMapEntry(message, field, key, name, entry);
+          if (!bad.empty()) return bad;
+        }
       }
       return "";
     case KeyType::kSources:
@@ -252,7 +291,8 @@ v1::Problem MakeProblem(v1::Problem::Severity severity, std::string_view field, 
                         std::string allowed) {
   v1::Problem problem;
   problem.set_severity(severity);
-  problem.set_field(std::string(field.substr(0, 200)));
+  problem.set_field(IsUtf8(field) ? std::string(field.substr(0, 200))
+                                  : "(a name that is not UTF-8)");
   problem.set_message(std::move(message));
   problem.set_allowed(std::move(allowed));
   if (severity == v1::Problem::ERROR) problem.set_reason(v1::INVALID_SPEC);
