@@ -34,6 +34,7 @@ namespace finetuned {
 namespace {
 
 constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
+constexpr absl::Duration kLockPatience = absl::Seconds(2);
 constexpr absl::Duration kStalePartials = absl::Hours(24 * 7);
 
 std::optional<std::string> FromEnvironment(const std::string& name) {
@@ -53,6 +54,17 @@ LocalLauncherOptions LauncherOptions(const Config& config) {
   options.socket_path = WorkerSocketPath(config.data_dir);
   options.environment = WorkerEnvironment();
   return options;
+}
+
+// A server that was killed while it started a worker may leave the lock with the child for the
+// moment before its exec.
+absl::StatusOr<DataDirLock> LockDataDir(const std::string& data_dir) {
+  const absl::Time give_up = absl::Now() + kLockPatience;
+  while (true) {
+    auto lock = DataDirLock::Acquire(data_dir);
+    if (!absl::IsFailedPrecondition(lock.status()) || absl::Now() >= give_up) return lock;
+    absl::SleepFor(absl::Milliseconds(50));
+  }
 }
 
 // Values that are read at each scrape rather than counted.
@@ -108,7 +120,7 @@ absl::Status Serve(const Config& config, const std::function<void()>& reload) {
   std::signal(SIGPIPE, SIG_IGN);
 
   FT_RETURN_IF_ERROR(MakeDirectories(config.data_dir));
-  FT_ASSIGN_OR_RETURN(const DataDirLock lock, DataDirLock::Acquire(config.data_dir));
+  FT_ASSIGN_OR_RETURN(const DataDirLock lock, LockDataDir(config.data_dir));
 
   Metrics metrics;
   metrics.Set(MetricId::kBuildInfo, 1, {FINETUNED_VERSION});

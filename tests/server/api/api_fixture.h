@@ -17,8 +17,8 @@
 #include "proto/base/file_util.h"
 #include "proto/base/sha256.h"
 #include "proto/errors/rpc_errors.h"
+#include "server/api/artifact_files.h"
 #include "server/api/grpc_server.h"
-#include "server/api/transfer.h"
 #include "server/metrics/metrics.h"
 #include "server/store/event_hub.h"
 #include "server/store/job_store.h"
@@ -120,81 +120,6 @@ class FakeVerbs : public JobVerbs {
   std::map<std::string, int> calls_;
 };
 
-// Uploads and artifacts in memory.
-class FakeFiles : public FileTransfers {
- public:
-  absl::StatusOr<v1::QueryUploadResponse> Query(const std::string& sha256) override {
-    std::lock_guard<std::mutex> lock(mutex);
-    v1::QueryUploadResponse response;
-    response.set_received_bytes(uploads[sha256].size());
-    response.set_complete(complete.count(sha256) > 0);
-    return response;
-  }
-
-  class FakeUpload : public Upload {
-   public:
-    FakeUpload(FakeFiles* files, v1::UploadHeader header)
-        : files_(files), header_(std::move(header)) {}
-    bool complete() const override { return files_->complete.count(header_.sha256()) > 0; }
-    absl::Status Append(std::string_view bytes) override {
-      std::lock_guard<std::mutex> lock(files_->mutex);
-      files_->uploads[header_.sha256()] += bytes;
-      return absl::OkStatus();
-    }
-    absl::StatusOr<v1::UploadFileResponse> Finish() override {
-      std::lock_guard<std::mutex> lock(files_->mutex);
-      const std::string& bytes = files_->uploads[header_.sha256()];
-      if (bytes.size() < header_.size_bytes())
-        return absl::FailedPreconditionError(absl::StrCat("the stream ended after ", bytes.size(),
-                                                          " of ", header_.size_bytes(), " bytes"));
-      if (Sha256Hex(bytes) != header_.sha256()) return absl::DataLossError("the SHA-256 differs");
-      files_->complete.insert({header_.sha256(), true});
-      v1::UploadFileResponse response;
-      response.set_sha256(header_.sha256());
-      response.set_size_bytes(bytes.size());
-      response.set_uri("upload:" + header_.sha256());
-      return response;
-    }
-
-   private:
-    FakeFiles* const files_;
-    const v1::UploadHeader header_;
-  };
-  absl::StatusOr<std::unique_ptr<Upload>> OpenUpload(const v1::UploadHeader& header) override {
-    std::lock_guard<std::mutex> lock(mutex);
-    if (header.offset() > uploads[header.sha256()].size())
-      return absl::OutOfRangeError(absl::StrCat("offset is ", header.offset()));
-    if (complete.count(header.sha256()) == 0) uploads[header.sha256()].resize(header.offset());
-    return std::make_unique<FakeUpload>(this, header);
-  }
-
-  class FakeDownload : public Download {
-   public:
-    explicit FakeDownload(std::string bytes) : bytes_(std::move(bytes)) {}
-    uint64_t size_bytes() const override { return bytes_.size(); }
-    std::string sha256() const override { return Sha256Hex(bytes_); }
-    absl::StatusOr<std::string> Read(uint64_t offset, size_t max_bytes) override {
-      return bytes_.substr(offset, max_bytes);
-    }
-
-   private:
-    const std::string bytes_;
-  };
-  absl::StatusOr<std::unique_ptr<Download>> OpenArtifact(const std::string& job_id,
-                                                         const std::string& path) override {
-    std::lock_guard<std::mutex> lock(mutex);
-    auto it = artifacts.find(job_id + "/" + path);
-    if (it == artifacts.end())
-      return absl::NotFoundError(absl::StrCat("job ", job_id, " has no artifact ", path));
-    return std::make_unique<FakeDownload>(it->second);
-  }
-
-  std::mutex mutex;
-  std::map<std::string, std::string> uploads;
-  std::map<std::string, bool> complete;
-  std::map<std::string, std::string> artifacts;
-};
-
 class ApiTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -208,11 +133,20 @@ class ApiTest : public ::testing::Test {
         });
     verbs_ = std::make_unique<FakeVerbs>(store_.get());
     pool_ = std::make_unique<WorkPool>(2);
+    UploadStoreOptions upload_options;
+    upload_options.root = dir_ / "uploads";
+    upload_options.disk_reserve_bytes = 0;
+    auto uploads = UploadStore::Open(upload_options);
+    ASSERT_TRUE(uploads.ok()) << uploads.status();
+    uploads_ = *std::move(uploads);
+    files_ = std::make_unique<ArtifactFiles>(
+        uploads_.get(), store_.get(),
+        [this](const std::string& job_id) { return dir_ / ("jobs/" + job_id); });
     ServiceParts parts;
     parts.store = store_.get();
     parts.hub = hub_.get();
     parts.verbs = verbs_.get();
-    parts.files = &files_;
+    parts.files = files_.get();
     parts.pool = pool_.get();
     parts.info.set_version("1.2.3");
     parts.info.set_data_dir(dir_ / ".");
@@ -272,6 +206,11 @@ class ApiTest : public ::testing::Test {
         [&](StoreWriter& writer) { return writer.AppendEvent(id, event).status(); });
     ASSERT_TRUE(status.ok()) << status;
   }
+  void WriteArtifact(const std::string& id, const std::string& path, const std::string& bytes) {
+    const std::string full = dir_ / ("jobs/" + id + "/artifacts/" + path);
+    ASSERT_TRUE(MakeDirectories(full.substr(0, full.rfind('/'))).ok());
+    ASSERT_TRUE(WriteFileAtomic(full, bytes).ok());
+  }
   // State and event in one transaction, as the supervisor does it.
   void SetState(const std::string& id, v1::JobState to) {
     const absl::Status status = store_->WriteSync([&](StoreWriter& writer) -> absl::Status {
@@ -296,7 +235,8 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<JobStore> store_;
   std::unique_ptr<EventHub> hub_;
   std::unique_ptr<FakeVerbs> verbs_;
-  FakeFiles files_;
+  std::unique_ptr<UploadStore> uploads_;
+  std::unique_ptr<ArtifactFiles> files_;
   std::unique_ptr<WorkPool> pool_;
   std::string socket_;
   std::unique_ptr<GrpcServer> server_;

@@ -1,4 +1,6 @@
 // WatchJob, UploadFile and DownloadArtifact over a real connection.
+#include <unistd.h>
+
 #include <atomic>
 #include <random>
 #include <thread>
@@ -317,8 +319,10 @@ TEST_F(StreamsTest, BadUploadsAreRefusedWithDetails) {
 TEST_F(StreamsTest, DownloadsFromAnyOffset) {
   std::string bytes;
   for (int i = 0; i < 1000000; ++i) bytes += static_cast<char>(i * 13 >> 3);
-  files_.artifacts["a/adapter/x.bin"] = bytes;
-  files_.artifacts["a/empty"] = "";
+  MakeJob("a");
+  WriteArtifact("a", "adapter/x.bin", bytes);
+  WriteArtifact("a", "empty", "");
+  ASSERT_EQ(symlink("/etc/passwd", (dir_ / "jobs/a/artifacts/link").c_str()), 0);
   for (uint64_t offset :
        {uint64_t{0}, uint64_t{1}, uint64_t{262144}, uint64_t{999999}, uint64_t{1000000}}) {
     std::string got;
@@ -335,8 +339,15 @@ TEST_F(StreamsTest, DownloadsFromAnyOffset) {
   EXPECT_EQ(first.sha256(), Sha256Hex(""));
   EXPECT_EQ(Download("adapter/x.bin", 1000001, &got, nullptr).code(),
             absl::StatusCode::kOutOfRange);
-  EXPECT_EQ(Download("nothing", 0, &got, nullptr).code(), absl::StatusCode::kNotFound);
+  const absl::Status nothing = Download("nothing", 0, &got, nullptr);
+  EXPECT_EQ(nothing.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ReasonOf(nothing), "ARTIFACT_NOT_FOUND");
   EXPECT_EQ(ProblemsOf(Download("", 0, &got, nullptr))[0].field(), "path");
+  // Nothing outside the job's artifacts can be read.
+  EXPECT_FALSE(Download("../../a/artifacts/empty", 0, &got, nullptr).ok());
+  EXPECT_FALSE(Download("/etc/passwd", 0, &got, nullptr).ok());
+  EXPECT_FALSE(Download("link", 0, &got, nullptr).ok());
+  EXPECT_EQ(got, "");
 }
 
 }  // namespace
