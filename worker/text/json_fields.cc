@@ -8,7 +8,9 @@ namespace finetuned {
 namespace {
 
 std::string Shown(const nlohmann::json* value) {
-  if (value == nullptr) return "missing";
+  if (value == nullptr) return "is missing";
+  // Never written out: nesting may be as deep as the file is long, and writing recurses.
+  if (value->is_structured()) return absl::StrCat("is a JSON ", value->type_name());
   std::string text = value->dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
   if (text.size() > 60) text = absl::StrCat(text.substr(0, 57), "...");
   return absl::StrCat("is ", text);

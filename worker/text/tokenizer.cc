@@ -171,9 +171,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view 
     FT_ASSIGN_OR_RETURN(parts->model, BpeModel::FromJson(model));
     parts->vocab_size = parts->model->id_limit();
 
-    const auto component = [&root](std::string_view key) {
+    // By reference: copying a value recurses, and a hostile file may nest it deeply.
+    static const nlohmann::json kNull;
+    const auto component = [&root](std::string_view key) -> const nlohmann::json& {
       const nlohmann::json* found = root.Find(key);
-      return found == nullptr ? nlohmann::json() : *found;
+      return found == nullptr ? kNull : *found;
     };
     FT_ASSIGN_OR_RETURN(parts->normalizer, MakeNormalizer(component("normalizer"), "normalizer"));
     FT_ASSIGN_OR_RETURN(parts->pre_tokenization,

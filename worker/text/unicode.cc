@@ -164,7 +164,7 @@ size_t ValidUtf8Prefix(std::string_view text) {
 
 size_t IllFormedLength(std::string_view text) {
   return static_cast<size_t>(
-      std::abs(CheckSequence(reinterpret_cast<const unsigned char*>(text.data()), text.size())));
+      -(CheckSequence(reinterpret_cast<const unsigned char*>(text.data()), text.size())));
 }
 
 std::string ToValidUtf8(std::string_view bytes) {

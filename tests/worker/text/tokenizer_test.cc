@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
@@ -203,15 +204,49 @@ TEST(TokenizerTest, RefusesHostileFiles) {
   EXPECT_THAT(
       with("/normalizer", {{"type", "Replace"}, {"pattern", {{"Regex", "(("}}}, {"content", ""}}),
       HasSubstr("normalizer.pattern is wrong"));
-  json nested = {{"type", "NFC"}};
-  for (int i = 0; i < 5000; ++i)
-    nested = {{"type", "Sequence"}, {"normalizers", json::array({std::move(nested)})}};
-  EXPECT_THAT(with("/normalizer", std::move(nested)), HasSubstr("sequences in each other"));
   // An unknown token that the text could need but the vocabulary lacks.
   json file = ByteLevelFile({});
   file["model"]["vocab"].erase("a");
   file["model"]["unk_token"] = "<unk>";
   EXPECT_THAT(Refusal(file), HasSubstr("model.unk_token is '<unk>'"));
+}
+
+// Values nested as deeply as a file may be long, where a component and where something else is
+// expected.
+TEST(TokenizerTest, DeepNestingIsRefused) {
+  const std::string good = ByteLevelFile({{"a", "b"}}).dump();
+  for (const std::string key : {"normalizer", "pre_tokenizer", "post_processor", "decoder"}) {
+    const std::map<std::string, std::string> lists = {{"normalizer", "normalizers"},
+                                                      {"pre_tokenizer", "pretokenizers"},
+                                                      {"post_processor", "processors"},
+                                                      {"decoder", "decoders"}};
+    const std::string open = R"({"type":"Sequence",")" + lists.at(key) + R"(":[)";
+    std::string sequences, arrays;
+    for (int i = 0; i < 100000; ++i) sequences += open;
+    sequences += "[";
+    arrays.assign(300000, '[');
+    for (const std::string& opening : {sequences, arrays}) {
+      std::string closing;
+      for (size_t i = opening.size(); i-- > 0;) {
+        if (opening[i] == '[') closing += ']';
+        if (opening[i] == '{') closing += '}';
+      }
+      std::string text = good;
+      const std::string field = "\"" + key + "\":";
+      const json value = json::parse(good)[key];
+      const size_t at = text.find(field) + field.size();
+      text.replace(at, value.dump().size(), opening + closing);
+      const auto tokenizer = Tokenizer::FromJson(text, "deep");
+      ASSERT_FALSE(tokenizer.ok());
+      EXPECT_THAT(std::string(tokenizer.status().message()), HasSubstr("deep: " + key));
+    }
+  }
+  std::string text = good;
+  const std::string field = "\"merges\":[";
+  text.insert(text.find(field) + field.size(),
+              std::string(300000, '[') + std::string(300000, ']') + ",");
+  EXPECT_THAT(std::string(Tokenizer::FromJson(text, "deep").status().message()),
+              HasSubstr("model.merges[0]"));
 }
 
 TEST(TokenizerTest, MutatedFilesNeverCrash) {
