@@ -1,6 +1,7 @@
 #include "worker/text/chat_template.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 
 #include "proto/base/status_macros.h"
@@ -107,16 +108,16 @@ class SpanFinder {
   }
 
   // What the prefix before message i says, with a generation prompt, beyond the start of its
-  // region; "" if unknown.
-  std::string Header(size_t i, size_t region_begin) const {
+  // region; nothing if the template refuses it.
+  std::optional<std::string> Header(size_t i, size_t region_begin) const {
     const absl::StatusOr<jinja::Rendering> prompted = RenderPrefix(i, true);
-    if (!prompted.ok()) return "";  // templates may refuse a conversation that ends there
+    if (!prompted.ok()) return std::nullopt;  // templates may refuse a conversation that ends there
     const std::string_view before = std::string_view(full_.text).substr(0, region_begin);
     if (StartsWith(prompted->text, before)) return prompted->text.substr(region_begin);
     // The history is written differently (dropped reasoning): take the prompt as what it adds to
     // the same prefix.
     const absl::StatusOr<jinja::Rendering> plain = RenderPrefix(i, false);
-    if (!plain.ok()) return "";
+    if (!plain.ok()) return std::nullopt;
     return prompted->text.substr(CommonPrefix(plain->text, prompted->text));
   }
 
@@ -134,19 +135,53 @@ class SpanFinder {
   }
 
   absl::StatusOr<ByteSpan> InRegion(size_t i, ByteSpan region) {
-    const std::string_view text = full_.text;
-    const std::string_view body = text.substr(region.begin, region.end - region.begin);
-    // Most turns share one prompt, so the first one found is tried on the others.
-    if (header_.empty() || !StartsWith(body, header_)) {
-      std::string header = Header(i, region.begin);
-      if (header_.empty()) header_ = header;
-      current_header_ = std::move(header);
-    } else {
-      current_header_ = header_;
-    }
-    size_t begin = CommonPrefix(body, current_header_);
-    if (begin < current_header_.size() && begin > 0) begin = std::min(begin, ContentOffset(i));
+    const std::string_view body =
+        std::string_view(full_.text).substr(region.begin, region.end - region.begin);
+    const size_t begin = HeaderEnd(i, region, body);
     return ByteSpan{region.begin + begin, End(i, region, begin)};
+  }
+
+  // Offset in the region's text at which the model takes over. Leaves the prompt in
+  // current_header_.
+  size_t HeaderEnd(size_t i, ByteSpan region, std::string_view body) {
+    // Turns that follow the same role share one prompt, so it is rendered once.
+    const std::string previous(i == 0 ? std::string_view()
+                                      : StringField(variables_.at("messages")[i - 1], "role"));
+    const auto known = headers_.find(previous);
+    if (known != headers_.end() && StartsWith(body, known->second)) {
+      current_header_ = known->second;
+      return current_header_.size();
+    }
+    const std::optional<std::string> header = Header(i, region.begin);
+    current_header_ = header.value_or("");
+    if (header.has_value() && StartsWith(body, *header)) {
+      headers_.emplace(previous, *header);
+      return header->size();
+    }
+    // The template refuses that prefix or writes something of its own before the turn (a BOS token,
+    // a default system turn): the prompt behind the whole conversation tells what to look for.
+    const size_t content = ContentOffset(i);
+    const std::string& prompt = LastPrompt();
+    const size_t at = prompt.empty() ? std::string_view::npos : body.find(prompt);
+    if (at != std::string_view::npos && content != std::string_view::npos &&
+        at + prompt.size() <= content) {
+      current_header_ = prompt;
+      return at + prompt.size();
+    }
+    if (current_header_.empty()) current_header_ = prompt;
+    return std::min(CommonPrefix(body, current_header_), content);
+  }
+
+  const std::string& LastPrompt() {
+    if (last_prompt_.has_value()) return *last_prompt_;
+    last_prompt_.emplace();
+    const size_t count = variables_.at("messages").size();
+    const absl::StatusOr<jinja::Rendering> prompted = RenderPrefix(count, true);
+    const absl::StatusOr<jinja::Rendering> plain = RenderPrefix(count, false);
+    if (prompted.ok() && plain.ok()) {
+      last_prompt_ = prompted->text.substr(CommonPrefix(plain->text, prompted->text));
+    }
+    return *last_prompt_;
   }
 
   size_t End(size_t i, ByteSpan region, size_t header) const {
@@ -194,7 +229,8 @@ class SpanFinder {
   const jinja::Rendering& full_;
   std::string eos_token_;
   bool has_prompt_ = false;
-  std::string header_;          // of the first turn
+  std::map<std::string, std::string> headers_;  // by the role of the message before the turn
+  std::optional<std::string> last_prompt_;
   std::string current_header_;  // of the turn at hand
 };
 

@@ -5,24 +5,23 @@
 // 1. A template with {% generation %} blocks: exactly the output of those blocks, as transformers'
 //    return_assistant_tokens_mask has it.
 // 2. Otherwise, for each message whose role is "assistant":
-//    - Its region is what the loop iteration over that message wrote (the engine follows the
-//    message objects through
-//      slices, filters and macros). If several iterations wrote something, the outermost; among
-//      those, the last.
-//    - The span begins after the generation prompt: what the conversation up to this message,
-//    rendered with
-//      add_generation_prompt, says beyond the region's start. Where history differs from that
-//      prompt (a template that opens "<think>" only when generating), it begins after their common
-//      part, but never inside the content.
+//    - Its region is what the loop iteration over that message wrote (the engine follows the message
+//      objects through slices, filters and macros). If several iterations wrote something, the
+//      outermost; among those, the last.
+//    - The span begins after the generation prompt: what the conversation before this message,
+//      rendered with add_generation_prompt, says beyond the region's start. If the region does not
+//      start with it (a template that refuses that prefix, or writes BOS or a default system turn
+//      first), the prompt behind the whole conversation is looked for before the content. Where
+//      history differs from the prompt (a template that opens "<think>" only when generating), the
+//      span begins after their common part, but never inside the content.
 //    - The span ends after the end-of-turn marker: at the region's end without trailing white space
 //      ("<|im_end|>", not the newline after it). A template that writes no marker in the iteration
 //      but eos_token right after it: after that. White space at the end of content with no marker
 //      behind stays.
 // 3. A template that does not loop over the message objects themselves: rendering prefixes and
-// comparing. The span is
-//    what the conversation through this message adds to the conversation before it with generation
-//    prompt, where both are prefixes of the whole text. If they are not, Render fails with
-//    FailedPrecondition.
+//    comparing. The span is what the conversation through this message adds to the conversation
+//    before it with generation prompt, where both are prefixes of the whole text. If they are not,
+//    Render fails with FailedPrecondition.
 //
 // A turn of which the template writes nothing has no span. Everything relates to the full
 // rendering, so reasoning that a template drops from earlier turns (Qwen3) is in no span.

@@ -4,16 +4,15 @@
 // because a loss mask needs to know which output came from which message.
 //
 // Equal to jinja2 in text and in what is an error. Knowingly different:
-//  - integers have 64 bits; going beyond is an error
-//  - include, import, extends, autoescape true, the filters random and urlize, and lipsum are
-//  errors when reached
-//  - generators (what map, select … return) compute all their items at the first use of one
-//  - jinja2's folding of constants is not followed where it changes a result: "-2 ** x" is (-2) **
-//  x here, and a slice
-//    of a number is an error even if the number is a literal
-//  - text marked by escape or safe stays marked through + and captures, not through string methods
-//  - a name that a block both reads and later sets is read from outside until then (jinja2 resolves
-//  it per block)
+// - integers have 64 bits; going beyond is an error
+// - include, import, extends, autoescape true, the filters random and urlize, pprint of dicts and
+//   of long values, and lipsum are errors when reached
+// - generators (what map, select … return) compute all their items at the first use of one
+// - jinja2's folding of constants is not followed where it changes a result: "-2 ** x" is
+//   (-2) ** x here, and slicing a number is an error even if the number is a literal
+// - text marked by escape or safe stays marked through + and captures, not through string methods
+// - a name that a block reads and later sets is read from outside until then (jinja2 resolves it
+//   for the block as a whole)
 #pragma once
 
 #include <memory>

@@ -126,6 +126,13 @@ TEST(ChatTemplate, PromptThatDiffersFromHistory) {
   EXPECT_EQ(Trained(*chat_template, messages), (Strings{"<tool><|end|>", "x<|end|>"}));
 }
 
+TEST(ChatTemplate, AssistantFirst) {
+  const Json messages = MessagesJson({{"assistant", "Welcome"}, {"user", "x"}, {"assistant", "y"}});
+  EXPECT_EQ(TrainedByAsset("llama3", messages), (Strings{"Welcome<|eot_id|>", "y<|eot_id|>"}));
+  EXPECT_EQ(TrainedByAsset("qwen3", messages),
+            (Strings{"Welcome<|im_end|>", "<think>\n\n</think>\n\ny<|im_end|>"}));
+}
+
 TEST(ChatTemplate, PromptWrittenInTheLoop) {
   const auto chat_template = Parse(
       "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content ~ eos_token }}\n"
@@ -142,7 +149,7 @@ TEST(ChatTemplate, EndOfTurnAfterTheLoop) {
       "%}{{ eos_token }}"
       "{% if add_generation_prompt %}A: {% endif %}");
   EXPECT_EQ(Trained(*chat_template, MessagesJson({{"user", "x"}, {"assistant", "y \n"}})),
-            (Strings{"A: y \n\n</s>"}));
+            (Strings{"y \n\n</s>"}));
 }
 
 TEST(ChatTemplate, WithoutALoopOverMessagesPrefixesAreCompared) {
