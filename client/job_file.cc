@@ -122,8 +122,10 @@ std::optional<LoadedJob> LoadJob(Context& context, const JobInput& input, int* c
     if (const absl::Status status = ApplySetting(context.out, setting, &job.spec); !status.ok()) {
       context.out.Error(std::string(status.message()));
       errors = true;
-    } else if (const KeyInfo* info = FindKey(setting.substr(0, setting.find('=')))) {
-      job.lines.erase(info->path);  // the value is no longer the file's
+    } else {
+      const std::string key = setting.substr(0, setting.find('='));
+      const KeyInfo* info = FindKey(key) != nullptr ? FindKey(key) : FindKeyByLastName(key);
+      if (info != nullptr) job.lines.erase(info->path);  // the value is no longer the file's
     }
   }
   if (errors) return std::nullopt;

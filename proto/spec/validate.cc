@@ -423,7 +423,7 @@ class Validator {
     const double r = static_cast<double>(lora.r().value());
     const double alpha = lora.alpha().auto_() ? 2 * r : lora.alpha().value();
     const double rate = resolved_.learning_rate();
-    if (!(r >= 1) || !(alpha > 0) || !std::isfinite(alpha) || !(rate > 0)) return;
+    if (!(r >= 1 && r <= 512) || !(alpha > 0) || !std::isfinite(alpha) || !(rate > 0)) return;
     const bool plain = lora.lora_alpha_scaling() && !lora.use_rslora();
     const double ratio = alpha / r;
     if (plain && (ratio < 1 || ratio > 4)) {

@@ -4,10 +4,10 @@
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -417,6 +417,66 @@ TEST_F(CliTest, WatchSurvivesARestartOfTheServer) {
   EXPECT_EQ(finished.code, 0) << finished.err;
   EXPECT_EQ(fake_.watched_after.back(), 3);
   EXPECT_THAT(finished.out, HasSubstr("state succeeded"));
+}
+
+// The same program with a terminal as its standard output: a live line, colour unless NO_COLOR,
+// events above it.
+std::string RunOnTerminal(const std::vector<std::string>& arguments, const std::string& server,
+                          bool color) {
+  const int master = posix_openpt(O_RDWR | O_NOCTTY);
+  EXPECT_GE(master, 0);
+  EXPECT_EQ(grantpt(master) | unlockpt(master), 0);
+  const winsize size = {.ws_row = 40, .ws_col = 120};
+  setenv("FINETUNED_SERVER", server.c_str(), 1);
+  setenv("TERM", "xterm", 1);
+  color ? unsetenv("NO_COLOR") : setenv("NO_COLOR", "1", 1);
+  const int slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+  ioctl(slave, TIOCSWINSZ, &size);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, slave, 1);
+  posix_spawn_file_actions_adddup2(&actions, slave, 2);
+  std::vector<std::string> args = arguments;
+  args.insert(args.begin(), Binary());
+  std::vector<char*> argv;
+  for (std::string& arg : args) argv.push_back(arg.data());
+  argv.push_back(nullptr);
+  pid_t pid = 0;
+  EXPECT_EQ(posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ), 0);
+  posix_spawn_file_actions_destroy(&actions);
+  close(slave);
+  std::string text;
+  char buffer[4096];
+  // The read fails with EIO once the child has closed the other end.
+  for (ssize_t count; (count = read(master, buffer, sizeof(buffer))) > 0;)
+    text.append(buffer, static_cast<size_t>(count));
+  close(master);
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 0) << text;
+  return text;
+}
+
+TEST_F(CliTest, ATerminalGetsALiveLineWithACurve) {
+  Log(12);
+  for (int i = 0; i < 8; ++i) {
+    v1::TrainingMetrics* metrics = fake_.events[i + 2].mutable_metrics();
+    metrics->set_step(i + 1);
+    metrics->set_total_steps(8);
+    metrics->set_loss(3.0 - 0.2 * i);
+    metrics->set_learning_rate(2e-4);
+    metrics->set_eta_seconds(8 - i);
+  }
+  fake_.job.mutable_result()->set_verdict("improved");
+  const std::string colored = RunOnTerminal({"watch", "job-1"}, address_, /*color=*/true);
+  std::printf("%s\n", colored.c_str());
+  EXPECT_THAT(colored, HasSubstr("training  step 8/8  loss 1.6000  lr 2.00e-04"));
+  EXPECT_THAT(colored, HasSubstr("█▇▆▅▄▃▂▁"));
+  EXPECT_THAT(colored, HasSubstr("\r\x1b[2K"));
+  EXPECT_THAT(colored, HasSubstr("\x1b[32mstate succeeded"));
+  const std::string plain = RunOnTerminal({"watch", "job-1"}, address_, /*color=*/false);
+  EXPECT_THAT(plain, Not(HasSubstr("\x1b[32m")));
+  EXPECT_THAT(plain, HasSubstr("state succeeded"));
 }
 
 TEST_F(CliTest, AGapInTheLogIsAnError) {
