@@ -7,12 +7,11 @@
 #include <cerrno>
 #include <filesystem>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "proto/base/file_util.h"
 #include "proto/base/sha256.h"
@@ -51,8 +50,8 @@ absl::StatusOr<std::optional<uint64_t>> FileSize(const std::string& path) {
 
 // What the sessions of one hash share: one writes at a time, and only the newest.
 struct HashState {
-  absl::Mutex mutex;
-  uint64_t newest ABSL_GUARDED_BY(mutex) = 0;  // number of the newest session
+  std::mutex mutex;
+  uint64_t newest = 0;  // number of the newest session; guarded by `mutex`
 };
 
 class CompleteSession final : public UploadStore::Session {
@@ -85,7 +84,7 @@ class PartialSession final : public UploadStore::Session {
   uint64_t received_bytes() const override { return received_; }
 
   absl::Status Append(std::string_view bytes) override {
-    absl::MutexLock lock(&state_->mutex);
+    std::lock_guard<std::mutex> lock(state_->mutex);
     FT_RETURN_IF_ERROR(CheckNewest());
     if (bytes.size() > size_bytes_ - received_) {
       return absl::OutOfRangeError(
@@ -107,7 +106,7 @@ class PartialSession final : public UploadStore::Session {
   }
 
   absl::Status Finish() override {
-    absl::MutexLock lock(&state_->mutex);
+    std::lock_guard<std::mutex> lock(state_->mutex);
     FT_RETURN_IF_ERROR(CheckNewest());
     if (received_ < size_bytes_) {
       return absl::FailedPreconditionError(absl::StrCat("the upload of ", sha256_, " has ",
@@ -129,7 +128,8 @@ class PartialSession final : public UploadStore::Session {
   }
 
  private:
-  absl::Status CheckNewest() const ABSL_SHARED_LOCKS_REQUIRED(state_->mutex) {
+  // With state_->mutex held.
+  absl::Status CheckNewest() const {
     if (state_->newest == number_) return absl::OkStatus();
     return absl::AbortedError(
         absl::StrCat("a newer upload of ", sha256_,
@@ -165,7 +165,7 @@ class UploadStoreImpl final : public UploadStore {
                                                      options_.max_bytes, " bytes; split the file"));
     }
     const std::shared_ptr<HashState> state = StateOf(sha256);
-    absl::MutexLock lock(&state->mutex);
+    std::lock_guard<std::mutex> lock(state->mutex);
     FT_ASSIGN_OR_RETURN(const auto complete, FileSize(FinalPath(sha256)));
     if (complete.has_value()) {
       if (*complete != size_bytes) {
@@ -224,7 +224,7 @@ class UploadStoreImpl final : public UploadStore {
       struct stat info;
       const std::string path = it->path().string();
       const std::shared_ptr<HashState> state = StateOf(it->path().filename().string());
-      absl::MutexLock lock(&state->mutex);
+      std::lock_guard<std::mutex> lock(state->mutex);
       if (lstat(path.c_str(), &info) != 0 || absl::TimeFromTimespec(info.st_mtim) > oldest)
         continue;
       ++state->newest;  // a session that still has it open must not finish what is gone
@@ -244,7 +244,7 @@ class UploadStoreImpl final : public UploadStore {
   }
 
   std::shared_ptr<HashState> StateOf(const std::string& sha256) {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     std::weak_ptr<HashState>& entry = states_[sha256];
     std::shared_ptr<HashState> state = entry.lock();
     if (state == nullptr) entry = state = std::make_shared<HashState>();
@@ -257,8 +257,8 @@ class UploadStoreImpl final : public UploadStore {
   }
 
   const UploadStoreOptions options_;
-  absl::Mutex mutex_;
-  std::map<std::string, std::weak_ptr<HashState>> states_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;  // guards states_
+  std::map<std::string, std::weak_ptr<HashState>> states_;
 };
 
 }  // namespace

@@ -1,15 +1,14 @@
 #include "server/store/event_hub.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <deque>
 #include <limits>
+#include <mutex>
 #include <thread>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
-
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 
 namespace finetuned {
 namespace {
@@ -26,8 +25,8 @@ struct Watch {
   bool waiting = false;                // Next has returned nothing: notify when that changes
   absl::Status error;
 
-  absl::Mutex notify_mutex;  // held while `notify` runs
-  std::function<void()> notify ABSL_GUARDED_BY(notify_mutex);
+  std::mutex notify_mutex;  // guards `notify`; held while it runs
+  std::function<void()> notify;
 };
 
 // Recent events of one watched job: seqs first … first + events.size() − 1.
@@ -52,18 +51,16 @@ struct EventHub::Core : public std::enable_shared_from_this<Core> {
   JobStore* const store;
   const EventHubOptions options;
 
-  mutable absl::Mutex mutex;
-  std::unordered_map<std::string, Ring> rings ABSL_GUARDED_BY(mutex);
-  int64_t watchers ABSL_GUARDED_BY(mutex) = 0;
-  std::unordered_set<std::string> changed
-      ABSL_GUARDED_BY(mutex);  // jobs whose watchers are to be told
-  bool stopping ABSL_GUARDED_BY(mutex) = false;
+  mutable std::mutex mutex;  // guards what follows, but for `notifier`
+  std::condition_variable wake;
+  std::unordered_map<std::string, Ring> rings;
+  int64_t watchers = 0;
+  std::unordered_set<std::string> changed;  // jobs whose watchers are to be told
+  bool stopping = false;
   std::thread notifier;
 
-  bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex) { return stopping || !changed.empty(); }
-
   void Add(const std::string& job_id, int64_t seq, Event event) {
-    absl::MutexLock lock(&mutex);
+    std::lock_guard<std::mutex> lock(mutex);
     const auto it = rings.find(job_id);
     if (it == rings.end()) return;  // nobody watches
     Ring& ring = it->second;
@@ -81,6 +78,7 @@ struct EventHub::Core : public std::enable_shared_from_this<Core> {
       ++ring.first;
     }
     changed.insert(job_id);
+    wake.notify_one();
   }
 
   // Tells waiting watchers, off the store's writer thread: a thousand of them must not delay the
@@ -89,8 +87,8 @@ struct EventHub::Core : public std::enable_shared_from_this<Core> {
     while (true) {
       std::vector<std::shared_ptr<Watch>> ready;
       {
-        absl::MutexLock lock(&mutex);
-        mutex.Await(absl::Condition(this, &Core::HasWork));
+        std::unique_lock<std::mutex> lock(mutex);
+        wake.wait(lock, [this] { return stopping || !changed.empty(); });
         if (stopping) return;
         for (const std::string& job_id : changed) {
           const auto it = rings.find(job_id);
@@ -109,7 +107,7 @@ struct EventHub::Core : public std::enable_shared_from_this<Core> {
   }
 
   static void Notify(Watch& watch) {
-    absl::MutexLock lock(&watch.notify_mutex);
+    std::lock_guard<std::mutex> lock(watch.notify_mutex);
     if (watch.notify) watch.notify();
   }
 
@@ -117,7 +115,7 @@ struct EventHub::Core : public std::enable_shared_from_this<Core> {
     std::vector<Event> events;
     bool read = false;
     {
-      absl::MutexLock lock(&mutex);
+      std::lock_guard<std::mutex> lock(mutex);
       if (!watch->error.ok()) return watch->error;
       const size_t most = static_cast<size_t>(std::max(1, limit));
       while (!watch->behind.empty() && events.size() < most) {
@@ -145,14 +143,14 @@ struct EventHub::Core : public std::enable_shared_from_this<Core> {
   void ReadStore(const std::shared_ptr<Watch>& watch) {
     int64_t after;
     {
-      absl::MutexLock lock(&mutex);
+      std::lock_guard<std::mutex> lock(mutex);
       after = watch->next - 1;
     }
     store->Read([core = shared_from_this(), watch, after](StoreReader& reader) {
       auto events = reader.EventsAfter(watch->job_id, after, core->options.store_page);
       bool tell = false;
       {
-        absl::MutexLock lock(&core->mutex);
+        std::lock_guard<std::mutex> lock(core->mutex);
         watch->reading = false;
         if (!events.ok()) {
           watch->error = events.status();
@@ -175,13 +173,13 @@ struct EventHub::Core : public std::enable_shared_from_this<Core> {
 
   void Unsubscribe(const std::shared_ptr<Watch>& watch) {
     {
-      absl::MutexLock lock(&mutex);
+      std::lock_guard<std::mutex> lock(mutex);
       const auto it = rings.find(watch->job_id);
       it->second.watches.erase(watch);
       if (it->second.watches.empty()) rings.erase(it);
       --watchers;
     }
-    absl::MutexLock lock(&watch->notify_mutex);
+    std::lock_guard<std::mutex> lock(watch->notify_mutex);
     watch->notify = nullptr;
   }
 };
@@ -212,8 +210,9 @@ EventHub::EventHub(JobStore* store, EventHubOptions options)
 
 EventHub::~EventHub() {
   {
-    absl::MutexLock lock(&core_->mutex);
+    std::lock_guard<std::mutex> lock(core_->mutex);
     core_->stopping = true;
+    core_->wake.notify_one();
   }
   core_->notifier.join();
 }
@@ -228,17 +227,17 @@ std::unique_ptr<EventHub::Watcher> EventHub::Subscribe(const std::string& job_id
   watch->job_id = job_id;
   watch->next = std::clamp<int64_t>(after_seq, 0, std::numeric_limits<int64_t>::max() - 1) + 1;
   {
-    absl::MutexLock lock(&watch->notify_mutex);
+    std::lock_guard<std::mutex> lock(watch->notify_mutex);
     watch->notify = std::move(notify);
   }
-  absl::MutexLock lock(&core_->mutex);
+  std::lock_guard<std::mutex> lock(core_->mutex);
   core_->rings[job_id].watches.insert(watch);
   ++core_->watchers;
   return std::make_unique<WatcherImpl>(core_, std::move(watch));
 }
 
 int64_t EventHub::watchers() const {
-  absl::MutexLock lock(&core_->mutex);
+  std::lock_guard<std::mutex> lock(core_->mutex);
   return core_->watchers;
 }
 

@@ -1,29 +1,27 @@
 #include "server/store/job_store.h"
 
+#include <future>
+#include <memory>
 #include <utility>
-
-#include "absl/synchronization/notification.h"
 
 namespace finetuned {
 
 absl::Status JobStore::WriteSync(WriteFn write) {
-  absl::Notification done;
-  absl::Status result;
-  Write(std::move(write), [&](absl::Status status) {
-    result = std::move(status);
-    done.Notify();
-  });
-  done.WaitForNotification();
-  return result;
+  // Shared: the caller may be gone while set_value still returns on the store's thread.
+  auto result = std::make_shared<std::promise<absl::Status>>();
+  std::future<absl::Status> ready = result->get_future();
+  Write(std::move(write), [result](absl::Status status) { result->set_value(std::move(status)); });
+  return ready.get();
 }
 
 void JobStore::ReadSync(const ReadFn& read) {
-  absl::Notification done;
-  Read([&](StoreReader& reader) {
+  auto done = std::make_shared<std::promise<void>>();
+  std::future<void> ready = done->get_future();
+  Read([&read, done](StoreReader& reader) {
     read(reader);
-    done.Notify();
+    done->set_value();
   });
-  done.WaitForNotification();
+  ready.get();
 }
 
 }  // namespace finetuned

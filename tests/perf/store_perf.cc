@@ -4,13 +4,15 @@
 //   store_perf [jobs] [watchers]     defaults 100000 1000
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "proto/base/file_util.h"
 #include "server/store/event_hub.h"
@@ -139,14 +141,16 @@ void Watchers(JobStore& store, int watchers) {
     int64_t at = 0;
   };
   std::vector<Client> clients(watchers);
-  absl::Mutex mutex;
+  std::mutex mutex;
+  std::condition_variable wake;
   std::vector<int> ready;
   std::atomic<bool> wrong{false};
   std::atomic<int> finished{0};
   for (int i = 0; i < watchers; ++i) {
     clients[i].watcher = hub.Subscribe(job.job_id(), 0, [&, i] {
-      absl::MutexLock lock(&mutex);
+      std::lock_guard<std::mutex> lock(mutex);
       ready.push_back(i);
+      wake.notify_one();
     });
     ready.push_back(i);
   }
@@ -157,10 +161,8 @@ void Watchers(JobStore& store, int watchers) {
       while (finished < watchers) {
         std::vector<int> mine;
         {
-          absl::MutexLock lock(&mutex);
-          mutex.AwaitWithTimeout(absl::Condition(
-                                     +[](std::vector<int>* r) { return !r->empty(); }, &ready),
-                                 absl::Milliseconds(50));
+          std::unique_lock<std::mutex> lock(mutex);
+          wake.wait_for(lock, std::chrono::milliseconds(50), [&] { return !ready.empty(); });
           const size_t n = std::min<size_t>(ready.size(), 32);
           mine.assign(ready.end() - static_cast<int64_t>(n), ready.end());
           ready.resize(ready.size() - n);

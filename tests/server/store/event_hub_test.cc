@@ -1,11 +1,13 @@
 #include "server/store/event_hub.h"
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <limits>
+#include <mutex>
 #include <random>
 #include <thread>
 
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "tests/server/store/store_fixture.h"
 
@@ -45,14 +47,15 @@ class Follower {
  public:
   Follower(EventHub& hub, const std::string& job, int64_t after_seq) : expected_(after_seq) {
     watcher_ = hub.Subscribe(job, after_seq, [this] {
-      absl::MutexLock lock(&mutex_);
+      std::lock_guard<std::mutex> lock(mutex_);
       told_ = true;
+      wake_.notify_one();
     });
   }
 
   // Reads on until `seq` has come; false after 20 s. Fails the test on any gap or repeat.
   bool ReadTo(int64_t seq, int limit = 100) {
-    const absl::Time deadline = absl::Now() + absl::Seconds(20);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     while (expected_ < seq) {
       auto events = watcher_->Next(limit);
       if (!events.ok()) {
@@ -66,8 +69,8 @@ class Follower {
         EXPECT_EQ(event.seq(), ++expected_);
       }
       if (events->empty()) {
-        absl::MutexLock lock(&mutex_);
-        if (!mutex_.AwaitWithDeadline(absl::Condition(&told_), deadline)) return false;
+        std::unique_lock<std::mutex> lock(mutex_);
+        if (!wake_.wait_until(lock, deadline, [this] { return told_; })) return false;
         told_ = false;
       }
     }
@@ -78,7 +81,8 @@ class Follower {
   EventHub::Watcher& watcher() { return *watcher_; }
 
  private:
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
   bool told_ = false;
   int64_t expected_;
   absl::Status status_;

@@ -1,9 +1,8 @@
 #include <atomic>
+#include <latch>
+#include <mutex>
 #include <thread>
 
-#include "absl/synchronization/blocking_counter.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "tests/server/store/store_fixture.h"
 
 namespace finetuned {
@@ -153,16 +152,16 @@ TEST_F(StoreTest, EventsAreNumberedFromOneWithoutGaps) {
 TEST_F(StoreTest, AFailedWriteLeavesNoTraceAndDoesNotHarmItsGroup) {
   FT_OK(Insert(MakeJob("a")));
   // Hold the writer so that the next writes form one group.
-  absl::Notification entered, release;
+  std::latch entered(1), release(1);
   store_->Write(
       [&](StoreWriter&) {
-        entered.Notify();
-        release.WaitForNotification();
+        entered.count_down();
+        release.wait();
         return absl::OkStatus();
       },
       nullptr);
-  entered.WaitForNotification();
-  absl::BlockingCounter done(3);
+  entered.wait();
+  std::latch done(3);
   absl::Status statuses[3];
   for (int i = 0; i < 3; ++i) {
     store_->Write(
@@ -175,11 +174,11 @@ TEST_F(StoreTest, AFailedWriteLeavesNoTraceAndDoesNotHarmItsGroup) {
         },
         [&, i](absl::Status status) {
           statuses[i] = status;
-          done.DecrementCount();
+          done.count_down();
         });
   }
-  release.Notify();
-  done.Wait();
+  release.count_down();
+  done.wait();
   EXPECT_TRUE(statuses[0].ok());
   EXPECT_TRUE(absl::IsCancelled(statuses[1]));
   EXPECT_TRUE(statuses[2].ok());
@@ -190,11 +189,11 @@ TEST_F(StoreTest, AFailedWriteLeavesNoTraceAndDoesNotHarmItsGroup) {
 }
 
 TEST_F(StoreTest, ListenerHearsDurableEventsInOrder) {
-  absl::Mutex mutex;
+  std::mutex mutex;
   std::vector<std::string> heard;
   store_->SetEventListener(
       [&](const std::string& job_id, int64_t seq, std::shared_ptr<const std::string> bytes) {
-        absl::MutexLock lock(&mutex);
+        std::lock_guard<std::mutex> lock(mutex);
         v1::JobEvent event;
         EXPECT_TRUE(event.ParseFromString(*bytes));
         EXPECT_EQ(event.seq(), seq);
@@ -211,14 +210,14 @@ TEST_F(StoreTest, ListenerHearsDurableEventsInOrder) {
   });
   FT_OK(store_->WriteSync(
       [](StoreWriter& writer) { return writer.AppendEvent("a", LogEvent("3")).status(); }));
-  absl::MutexLock lock(&mutex);
+  std::lock_guard<std::mutex> lock(mutex);
   EXPECT_THAT(heard, ElementsAre("a:1", "a:2", "a:3"));
 }
 
 TEST_F(StoreTest, WritesRunInTheOrderOfTheCallsAndReadsSeeThem) {
   FT_OK(Insert(MakeJob("a")));
   std::vector<int> order;
-  absl::BlockingCounter done(200);
+  std::latch done(200);
   for (int i = 0; i < 200; ++i) {
     store_->Write(
         [&order, i](StoreWriter& writer) {
@@ -229,11 +228,11 @@ TEST_F(StoreTest, WritesRunInTheOrderOfTheCallsAndReadsSeeThem) {
           EXPECT_TRUE(status.ok()) << status;
           store_->Read([&, i](StoreReader& reader) {
             EXPECT_GE(*reader.LastSeq("a"), i + 1);
-            done.DecrementCount();
+            done.count_down();
           });
         });
   }
-  done.Wait();
+  done.wait();
   for (int i = 0; i < 200; ++i) EXPECT_EQ(order[i], i);
 }
 

@@ -5,10 +5,11 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <memory>
+#include <semaphore>
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "server/store/job_store.h"
 
 int main(int argc, char** argv) {
@@ -32,16 +33,9 @@ int main(int argc, char** argv) {
   const std::string run = std::to_string(getpid());
   (void)(*store)->WriteSync(
       [&](StoreWriter& writer) { return writer.InsertJob(job_named("log")); });
-  absl::Mutex mutex;
-  int in_flight = 0;
+  std::counting_semaphore<64> slots(64);  // enough in flight that groups form
   for (int64_t i = 0;; ++i) {
-    {
-      // Enough in flight that groups form.
-      absl::MutexLock lock(&mutex);
-      mutex.Await(absl::Condition(
-          +[](int* n) { return *n < 64; }, &in_flight));
-      ++in_flight;
-    }
+    slots.acquire();
     const std::string id = absl::StrCat(run, "-", i);
     auto seq = std::make_shared<int64_t>(0);
     (*store)->Write(
@@ -51,10 +45,9 @@ int main(int argc, char** argv) {
           if (event.ok()) *seq = event->seq();
           return event.status();
         },
-        [=, &mutex, &in_flight](absl::Status status) {
+        [=, &slots](absl::Status status) {
           if (!status.ok() || !say(absl::StrCat("job ", id, "\nevent ", *seq, "\n"))) _exit(1);
-          absl::MutexLock lock(&mutex);
-          --in_flight;
+          slots.release();
         });
   }
 }
