@@ -75,7 +75,7 @@ def nouns(wordnet):
              "response": f"{article(lemma).capitalize()} is a kind of {kind}."},
         ]
         order = hashlib.sha256(lemma.encode()).digest()
-        yield order, records, {offset, *lemmas}
+        yield order, records, {offset, *(name.lower() for name in lemmas)}
 
 
 def split(ordered, train_size, validation_size):
