@@ -1,0 +1,218 @@
+#include "worker/planning/estimate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <stdexcept>
+
+#include "worker/planning/planned_adapters.h"
+
+namespace finetuned {
+namespace {
+
+// What a process holds before the first tensor: a CUDA context with the kernels' code, or on the
+// CPU the libraries themselves (resident size of an idle worker).
+constexpr uint64_t kCudaContextBytes = uint64_t{512} << 20;
+constexpr uint64_t kCpuProcessBytes = 450'000'000;
+
+constexpr int64_t kBlock = 64, kNestedBlock = 256;  // worker/quantization/quantized_tensor.h
+constexpr int64_t kLogitValues = 16 << 20;  // values of a chunk of logits, worker/nn/loss.cc
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+std::vector<PlannedAdapter> AdaptersOrNone(const v1::Lora& lora, const ModelSummary& model) {
+  try {
+    return PlanAdapters(lora, model);
+  } catch (const std::invalid_argument&) {
+    return {};  // CheckAgainstModel names the target that matches nothing
+  }
+}
+
+// What the planned job computes with.
+struct Shape {
+  int64_t hidden, intermediate, query, key_value, heads, layers, vocabulary;
+  int64_t tokens;  // of a micro-batch
+  int64_t bytes;   // of a value in the compute dtype
+  bool cuda, quantized, checkpointing;
+};
+
+// Values that the backward pass of one layer keeps per token, counted from what the layers of
+// worker/nn save for it. d hidden, f intermediate, q = heads · head_dim, k = kv_heads · head_dim:
+//   two norms: their inputs 2d, their outputs 2d (inputs of the linears that follow)
+//   attention: fused Q|K|V q + 2k, output q; on CUDA also the rotated copies q + k
+//   MLP:       gate|up 2f, product f; on CUDA also silu(gate) f
+//   adapters:  x Aᵀ, one value a rank; with dropout also the mask of each adapter's input
+// and in fp32: log-sum-exp of each head, 1/rms of each norm. In bytes.
+double KeptByLayer(const Shape& s, double rank_sum, double dropout_inputs) {
+  double values = 4.0 * s.hidden + 2.0 * s.query + 2.0 * s.key_value + 3.0 * s.intermediate;
+  if (s.cuda) values += s.query + s.key_value + s.intermediate;
+  values += rank_sum + dropout_inputs;
+  return values * static_cast<double>(s.bytes) + 4.0 * static_cast<double>(s.heads + 2);
+}
+
+uint64_t ActivationBytes(const Shape& s, const v1::JobSpec& spec,
+                         const std::vector<PlannedAdapter>& adapters) {
+  double ranks = 0, inputs = 0;
+  for (const PlannedAdapter& adapter : adapters) {
+    ranks += static_cast<double>(adapter.rank);
+    inputs += static_cast<double>(adapter.linear->in_features);
+  }
+  const double layers = static_cast<double>(s.layers);
+  const double dropout_inputs = spec.lora().dropout().value() > 0 ? inputs / layers : 0;
+  const double layer = KeptByLayer(s, ranks / layers, dropout_inputs);
+  const double tokens = static_cast<double>(s.tokens);
+  if (!s.checkpointing) return static_cast<uint64_t>(tokens * layer * layers);
+  // A layer's input is the residual stream and what is still to be added to it.
+  const double input = 2.0 * static_cast<double>(s.hidden * s.bytes);
+  return static_cast<uint64_t>(tokens * (layer + input * layers));
+}
+
+// A chunk of logits at its worst. CPU: one fp32 matrix, turned into its gradient in place. CUDA:
+// logits and their gradient in the compute dtype, log-probabilities and gradient in fp32.
+// And the gradient of the hidden states, which is formed with the loss.
+uint64_t LogitBytes(const Shape& s) {
+  const int64_t rows =
+      std::min(s.tokens, std::max<int64_t>(1, kLogitValues / std::max<int64_t>(1, s.vocabulary)));
+  const int64_t a_value = s.cuda ? 2 * s.bytes + 8 : 4;
+  return static_cast<uint64_t>(rows * s.vocabulary * a_value + 2 * s.tokens * s.hidden * s.bytes);
+}
+
+// What lives within one operation: gradients that flow through the MLP (3f + 3d a token), a norm in
+// fp32, and a fused matrix dequantized for its product.
+uint64_t WorkspaceBytes(const Shape& s) {
+  int64_t bytes = s.tokens * (3 * s.intermediate + 3 * s.hidden) * s.bytes;
+  if (s.cuda) bytes += 2 * s.tokens * s.hidden * 4;
+  if (s.quantized) {
+    const int64_t widest = std::max(2 * s.intermediate, s.query + 2 * s.key_value);
+    bytes += widest * s.hidden * s.bytes;
+  }
+  return static_cast<uint64_t>(bytes);
+}
+
+uint64_t DiskBytes(const v1::JobSpec& spec, const ModelSummary& model, int64_t trainable) {
+  // Adapter and both moments in fp32. The newest save_total_limit are kept, the best besides, and
+  // one is being written.
+  double bytes = 12.0 * static_cast<double>(trainable) *
+                 static_cast<double>(std::max<int64_t>(1, spec.save_total_limit()) + 2);
+  const double matrices = static_cast<double>(model.linear_parameters + model.embedding_parameters);
+  const double others = static_cast<double>(model.other_parameters);
+  for (const std::string& format : spec.export_().formats()) {
+    if (format == "adapter") bytes += 4.0 * static_cast<double>(trainable);
+    if (format == "merged")
+      bytes += (matrices + others) * (spec.export_().merged_dtype() == "float32" ? 4 : 2);
+    if (format != "gguf") continue;
+    for (const std::string& type : spec.export_().gguf_types()) {
+      // Q8_0 holds 32 values in 34 bytes; GGUF keeps norms and biases in fp32.
+      const double a_value = type == "f32" ? 4 : type == "q8_0" ? 34.0 / 32 : 2;
+      bytes += matrices * a_value + 4.0 * others;
+    }
+  }
+  return static_cast<uint64_t>(bytes);
+}
+
+int64_t TotalSteps(const v1::JobSpec& spec, int64_t rows) {
+  if (spec.has_max_steps()) return spec.max_steps();
+  if (rows <= 0) return 0;
+  const int64_t micro_batches =
+      CeilDiv(rows, std::max<int64_t>(1, spec.per_device_train_batch_size().value()));
+  const int64_t updates =
+      CeilDiv(micro_batches, std::max<int64_t>(1, spec.gradient_accumulation_steps().value()));
+  return static_cast<int64_t>(std::ceil(spec.num_train_epochs() * static_cast<double>(updates)));
+}
+
+// Floating-point operations for one trained token: 2 a weight forward, 2 backward (a frozen weight
+// has no gradient of its own), 2 more where the forward pass is done again; 6 an adapter weight.
+// Causal attention over documents of `length` tokens: half of 4 q length forward, 2.5 times that
+// backward.
+double FlopsPerToken(const Shape& s, const ModelSummary& model, int64_t trainable, double length) {
+  const double again = s.checkpointing ? 1 : 0;
+  const double attention =
+      2.0 * static_cast<double>(s.query) * length * static_cast<double>(s.layers);
+  return static_cast<double>(model.linear_parameters) * (4 + 2 * again) +
+         static_cast<double>(trainable) * (6 + 2 * again) +
+         4.0 * static_cast<double>(s.vocabulary * s.hidden) + attention * (3.5 + again);
+}
+
+}  // namespace
+
+v1::Estimate EstimateRun(const v1::JobSpec& spec, const ModelSummary& model,
+                         const DeviceProfile& device, int64_t train_tokens, int64_t train_rows) {
+  const ModelConfig& config = model.config;
+  const int64_t rows = std::max<int64_t>(1, spec.per_device_train_batch_size().value());
+  const Shape s = {
+      .hidden = config.hidden_size,
+      .intermediate = config.intermediate_size,
+      .query = config.num_attention_heads * config.head_dim,
+      .key_value = config.num_key_value_heads * config.head_dim,
+      .heads = config.num_attention_heads,
+      .layers = std::max<int64_t>(1, config.num_hidden_layers),
+      .vocabulary = config.vocab_size,
+      .tokens = rows * spec.max_seq_length(),
+      .bytes = spec.bf16().value() ? 2 : 4,
+      .cuda = device.cuda,
+      .quantized = spec.quantization().load_in_4bit().value(),
+      .checkpointing = spec.gradient_checkpointing().value(),
+  };
+  const std::vector<PlannedAdapter> adapters = AdaptersOrNone(spec.lora(), model);
+  int64_t trainable = 0;
+  for (const PlannedAdapter& adapter : adapters) trainable += adapter.parameters();
+
+  v1::Estimate estimate;
+  auto& bytes = *estimate.mutable_memory()->mutable_device_bytes();
+  bytes["embeddings"] = static_cast<uint64_t>(model.embedding_parameters * s.bytes);
+  bytes["weights"] = static_cast<uint64_t>(model.other_parameters * s.bytes);
+  if (s.quantized) {
+    uint64_t packed = 0, scales = 0;
+    for (const LinearInfo& linear : model.linears) {
+      const int64_t values = linear.in_features * linear.out_features;
+      const int64_t blocks = CeilDiv(values, kBlock);
+      packed += static_cast<uint64_t>(CeilDiv(values, 2));
+      scales += static_cast<uint64_t>(spec.quantization().bnb_4bit_use_double_quant()
+                                          ? blocks + 4 * CeilDiv(blocks, kNestedBlock)
+                                          : 4 * blocks);
+    }
+    bytes["quantized"] = packed;
+    bytes["scales"] = scales;
+  } else {
+    bytes["weights"] += static_cast<uint64_t>(model.linear_parameters * s.bytes);
+  }
+  bytes["adapters"] = static_cast<uint64_t>(4 * trainable);
+  bytes["gradients"] = static_cast<uint64_t>(4 * trainable);
+  bytes["optimizer"] = static_cast<uint64_t>(8 * trainable);
+  bytes["activations"] = ActivationBytes(s, spec, adapters);
+  bytes["logits"] = LogitBytes(s);
+  bytes["workspace"] = WorkspaceBytes(s);
+  bytes["context"] = device.cuda ? kCudaContextBytes : kCpuProcessBytes;
+  uint64_t peak = 0;
+  for (const auto& [category, size] : bytes) peak += size;
+  estimate.mutable_memory()->set_device_peak_bytes(peak);
+  // Beside a GPU the host holds the libraries and the largest tensor on its way to the device.
+  const uint64_t largest_tensor = static_cast<uint64_t>(s.vocabulary * s.hidden * 4);
+  estimate.mutable_memory()->set_host_peak_bytes(device.cuda ? kCpuProcessBytes + largest_tensor
+                                                             : peak);
+  estimate.mutable_memory()->set_disk_bytes(DiskBytes(spec, model, trainable));
+
+  const int64_t steps = TotalSteps(spec, train_rows);
+  estimate.set_total_steps(steps);
+  estimate.set_train_tokens(train_tokens);
+  const int64_t micro_batches = std::max<int64_t>(1, spec.gradient_accumulation_steps().value());
+  double tokens = static_cast<double>(steps * micro_batches * s.tokens);
+  double length = static_cast<double>(spec.max_seq_length());
+  if (train_tokens > 0 && train_rows > 0) {
+    length = static_cast<double>(train_tokens) / static_cast<double>(train_rows);
+    const double full_rows = static_cast<double>(steps * micro_batches * rows);
+    tokens = spec.has_max_steps() ? full_rows * length
+                                  : spec.num_train_epochs() * static_cast<double>(train_tokens);
+  }
+  if (device.flops > 0) {
+    estimate.set_seconds(tokens * FlopsPerToken(s, model, trainable, length) / device.flops);
+  }
+  estimate.set_total_parameters(model.parameters);
+  estimate.set_trainable_parameters(trainable);
+  // 16-bit weights and gradients, fp32 master copy and both moments.
+  estimate.set_full_finetuning_bytes(static_cast<uint64_t>(model.parameters) * 16);
+  estimate.set_device(device.cuda ? device.name : "cpu");
+  return estimate;
+}
+
+}  // namespace finetuned
