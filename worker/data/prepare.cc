@@ -230,7 +230,9 @@ class Preparation {
   std::string Meta(const TokenFile& file, const SplitResult& split, const std::string& key_text,
                    int64_t quarantined) const {
     v1::DatasetStatistics statistics = MakeStatistics(counts_, file, split.train, split.validation);
-    statistics.set_chat_template(request_.chat_template->name());
+    if (request_.chat_template != nullptr) {
+      statistics.set_chat_template(request_.chat_template->name());
+    }
     statistics.set_overlap(CountOverlap(keys_, split));
     if (split.validation.empty() && settings_.validation_fraction > 0) {
       statistics.add_warnings("there is no validation side: all records belong to one group");
@@ -409,7 +411,9 @@ absl::StatusOr<v1::PreviewDatasetResponse> Preview(const PrepareRequest& request
   v1::DatasetStatistics& statistics = *out.mutable_statistics();
   statistics.set_records(counts.records);
   statistics.set_truncated(counts.truncated);
-  statistics.set_chat_template(request.chat_template->name());
+  if (request.chat_template != nullptr) {
+    statistics.set_chat_template(request.chat_template->name());
+  }
   for (const auto& [reason, lost] : counts.dropped) (*statistics.mutable_dropped())[reason] = lost;
   for (const std::string& shape : counts.shapes) {
     statistics.set_shape(

@@ -232,10 +232,12 @@ absl::StatusOr<std::string> DescribeContent(const PrepareRequest& request,
                            request.unk_token, o.chat.bos_id,     o.chat.eos_id,
                            o.plain.bos_id,    o.plain.eos_id};
   key["vocab_size"] = request.model_vocab_size;
-  key["chat_template"] = request.chat_template->source();
-  key["chat_template_name"] = request.chat_template->name();
-  if (request.chat_template->source().find("strftime_now") != std::string::npos) {
-    key["submit_time_unix"] = request.submit_time_unix;
+  if (request.chat_template != nullptr) {
+    key["chat_template"] = request.chat_template->source();
+    key["chat_template_name"] = request.chat_template->name();
+    if (request.chat_template->source().find("strftime_now") != std::string::npos) {
+      key["submit_time_unix"] = request.submit_time_unix;
+    }
   }
   key["reference_samples"] = request.reference_samples;
   return key.dump(-1, ' ', false, Json::error_handler_t::replace);

@@ -46,6 +46,7 @@ struct PrepareRequest {
   std::vector<std::string> paths;
   std::string validation_path;  // absolute; empty unless split.method is file
   const Tokenizer* tokenizer = nullptr;
+  // Null when the model has none and none was named: only plain texts (shape text) can be prepared.
   const ChatTemplate* chat_template = nullptr;
   // Special tokens of tokenizer_config.json, as templates see them.
   std::string bos_token, eos_token, pad_token, unk_token;

@@ -55,6 +55,7 @@ TemplateRenderer::TemplateRenderer(const PrepareRequest& request) : request_(req
 absl::StatusOr<std::unique_ptr<TemplateRenderer>> TemplateRenderer::Create(
     const PrepareRequest& request) {
   std::unique_ptr<TemplateRenderer> renderer(new TemplateRenderer(request));
+  if (request.chat_template == nullptr) return renderer;
   const auto log = [&](v1::Level level, std::string text) {
     if (request.log) request.log(level, std::move(text));
   };
@@ -122,6 +123,9 @@ absl::StatusOr<RenderedChat> TemplateRenderer::RenderTurns(std::vector<Turn> tur
 }
 
 absl::StatusOr<RenderedText> TemplateRenderer::Render(const Conversation& conversation) const {
+  if (request_.chat_template == nullptr) {
+    return TemplateError("the data holds conversations, but the model has no chat template");
+  }
   absl::StatusOr<RenderedChat> chat = RenderTurns(conversation.turns, conversation.tools_json);
   if (!chat.ok()) return BadRecord("template_error", std::string(chat.status().message()));
   RenderedText out;

@@ -343,6 +343,23 @@ TEST(PrepareTest, PlainTextGetsSpecialTokensOnce) {
   EXPECT_THAT(data->references, IsEmpty());
 }
 
+TEST(PrepareTest, WithoutTemplateOnlyPlainTexts) {
+  TempDir dir;
+  TestJob text(dir, {dir.Write("a.jsonl", R"({"text": "one"})"
+                                          "\n"
+                                          R"({"text": "two"})"
+                                          "\n")});
+  text.request.chat_template = nullptr;
+  EXPECT_TRUE(text.Prepare().ok());
+  EXPECT_TRUE(PreviewData(text.request, 1).ok());
+  TestJob chat(dir, {dir.Write("b.jsonl", Rows(0, 3))});
+  chat.request.chat_template = nullptr;
+  const absl::Status status = chat.Prepare().status();
+  EXPECT_EQ(ReasonOf(status), "INVALID_SPEC");
+  EXPECT_THAT(Message(status),
+              HasSubstr("the model has no chat template; set dataset.chat_template"));
+}
+
 TEST(PrepareTest, TrainOnInputsAndSystemPrompt) {
   TempDir dir;
   TestJob job(dir, {dir.Write("a.jsonl", Rows(0, 2))});
