@@ -19,7 +19,8 @@ std::string Line(const google::protobuf::Message& message) {
   std::string text;
   google::protobuf::util::JsonPrintOptions options;
   options.preserve_proto_field_names = true;
-  google::protobuf::util::MessageToJsonString(message, &text, options).IgnoreError();
+  // Cannot fail for messages of this API: they hold no google.protobuf.Any.
+  if (!google::protobuf::util::MessageToJsonString(message, &text, options).ok()) text = "{}";
   return text + "\n";
 }
 
