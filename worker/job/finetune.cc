@@ -423,7 +423,7 @@ absl::Status Finetune::Evaluating() {
 }
 
 absl::Status Finetune::Finish() {
-  result_.set_verdict(JobVerdict(result_, {{"adapter", true}}));
+  result_.set_verdict(JobVerdict(result_, /*exports=*/{}));
   const DeviceMemory memory = ReadDeviceMemory(at::Device(plan_.device()));
   result_.set_peak_device_bytes(memory.peak_allocated);
   result_.set_peak_host_bytes(HostPeakRssBytes());
