@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <vector>
 
 #include "kernels/base/parallel.h"
 
@@ -53,11 +54,11 @@ uint8_t CodeOf(float x, const float* midpoints, const uint8_t* order) {
   return order != nullptr ? order[index] : static_cast<uint8_t>(index);
 }
 
-// As torch.linspace(0.1, 1, steps): from the nearer end, step in float.
+// As torch.linspace(0.1, 1, steps): from the nearer end, multiplied and added with one rounding.
 float Linspace(int i, int steps) {
   const float start = 0.1f, end = 1.0f, step = (end - start) / static_cast<float>(steps - 1);
-  return i < steps / 2 ? start + step * static_cast<float>(i)
-                       : end - step * static_cast<float>(steps - 1 - i);
+  return i < steps / 2 ? std::fma(step, static_cast<float>(i), start)
+                       : std::fma(-step, static_cast<float>(steps - 1 - i), end);
 }
 
 std::array<float, 256> MakeDynamicMap() {
@@ -76,6 +77,22 @@ std::array<float, 256> MakeDynamicMap() {
   map[count++] = 1;
   std::sort(map.begin(), map.end());
   return map;
+}
+
+// bitsandbytes looks codes up on a grid over [−1, 1] on the CPU: the code nearest to the middle of
+// x's cell, which near a midpoint is not always the code nearest to x. The same grid gives the same
+// codes.
+constexpr int kGridCells = 65536;
+std::vector<uint8_t> MakeGrid() {
+  const float* map = DynamicMap();
+  std::vector<uint8_t> grid(kGridCells);
+  int code = 0;
+  for (int cell = 0; cell < kGridCells; ++cell) {
+    const double middle = cell * 2.0 / (kGridCells - 1) - 1;
+    while (code < 255 && (double{map[code]} + map[code + 1]) / 2 < middle) ++code;
+    grid[static_cast<size_t>(cell)] = static_cast<uint8_t>(code);
+  }
+  return grid;
 }
 
 }  // namespace
@@ -129,7 +146,7 @@ void Dequantize4Bit(const uint8_t* packed, const float* absmax, int64_t begin, i
 }
 
 void QuantizeScales(const float* shifted, int64_t blocks, uint8_t* codes, float* nested_absmax) {
-  const float* map = DynamicMap();
+  static const std::vector<uint8_t> grid = MakeGrid();
   for (int64_t begin = 0; begin < blocks; begin += kScaleBlock) {
     const int64_t end = std::min(blocks, begin + kScaleBlock);
     float largest = 0;
@@ -141,13 +158,9 @@ void QuantizeScales(const float* shifted, int64_t blocks, uint8_t* codes, float*
     }
     const float reciprocal = 1.0f / largest;
     for (int64_t i = begin; i < end; ++i) {
-      // The nearest value; the lower of two at the same distance.
-      const float x = shifted[i] * reciprocal;
-      const float* above = std::lower_bound(map, map + 256, x);
-      int64_t index = above - map;
-      if (index == 256) index = 255;
-      if (index > 0 && x - map[index - 1] <= map[index] - x) --index;
-      codes[i] = static_cast<uint8_t>(index);
+      const float x = std::clamp(shifted[i] * reciprocal, -1.0f, 1.0f);
+      const float at = std::fma((x + 1.0f) * 0.5f, static_cast<float>(kGridCells - 1), 0.5f);
+      codes[i] = grid[static_cast<size_t>(at)];
     }
   }
 }

@@ -1,12 +1,16 @@
 """Llama against transformers + PEFT: logits, loss and the gradient of every LoRA matrix.
 
     llama_parity.py tiny     random models of every rope type, grouped queries, biases, untied and tied embeddings, fp32
-    llama_parity.py real     SmolLM2-135M-Instruct, fp32
+    llama_parity.py real     SmolLM2-135M-Instruct, fp32; gradients also against an fp64 run
     llama_parity.py bf16     SmolLM2-135M-Instruct in bfloat16: our distance from an fp64 run over transformers' distance
     llama_parity.py 4bit     SmolLM2-135M-Instruct with NF4 base weights, fp32 compute, against bitsandbytes' dequantized ones
 
 Ours sees documents packed end to end; the peer sees each document alone, so that this also proves that packing does not
 mix documents. Errors are max |ours − theirs| / max |theirs| of each tensor; the limit in fp32 is 1e-5.
+
+On the real model fp32 itself does not reach that for gradients: its logits are large, and their rounding alone moves the
+softmax by more. There both sides are measured against an fp64 run, and ours must be no further from it than transformers
+(times 1.1: at 1e-6 the rounding of either is a matter of luck; times 1.05 in bf16).
 """
 import os
 import pathlib
@@ -84,7 +88,36 @@ def error(ours, theirs):
     return ((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max()).item()
 
 
-def compare(name, ours, theirs, limit=LIMIT):
+def make_double(model):
+    """fp64 throughout: transformers' RMSNorm would fall back to fp32."""
+    def forward(norm, x):
+        return norm.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.variance_epsilon))
+
+    model.double()
+    for module in model.modules():
+        if type(module).__name__ == "LlamaRMSNorm":
+            module.forward = forward.__get__(module)
+    return model
+
+
+def distance(run, exact, keys):
+    """Relative 2-norm of the difference over all tensors named."""
+    squares = sum((run[key].double() - exact[key].double()).square().sum() for key in keys)
+    return (squares / sum(exact[key].double().square().sum() for key in keys)).sqrt().item()
+
+
+def compare_with_exact(name, ours, theirs, exact, allowance):
+    """Ours is no further from fp64 than theirs (times `allowance`) in logits, loss and gradients."""
+    gradients = [key for key in exact if key.startswith("grad.")]
+    for what, keys in {"logits": ["logits"], "gradients": gradients}.items():
+        mine, peer = distance(ours, exact, keys), distance(theirs, exact, keys)
+        print(f"{name} {what}: ours {mine:.2e} from fp64, transformers {peer:.2e}, ratio {mine / peer:.2f}; worst tensor "
+              f"{max(error(ours[key], exact[key]) for key in keys):.1e} and "
+              f"{max(error(theirs[key], exact[key]) for key in keys):.1e}", flush=True)
+        assert mine <= allowance * peer, f"{name} {what}: further from fp64 than transformers"
+
+
+def compare(name, ours, theirs, limit=LIMIT, with_gradients=True):
     assert theirs["logits"].abs().max() > 0 and torch.isfinite(theirs["loss_sum"]).all()
     gradients = [key for key in theirs if key.startswith("grad.")]
     assert gradients and all(theirs[key].abs().max() > 0 for key in gradients), "the peer has a zero gradient"
@@ -96,6 +129,8 @@ def compare(name, ours, theirs, limit=LIMIT):
                "token losses": total, "worst gradient": error(ours[worst], theirs[worst])}
     print(f"{name:34s} " + "  ".join(f"{key} {value:.1e}" for key, value in figures.items()) +
           f"  ({len(gradients)} gradients, loss {theirs['loss_sum'].item():.4f})", flush=True)
+    if not with_gradients:
+        del figures["worst gradient"]
     assert all(value <= limit for value in figures.values()), f"{name}: over {limit}; worst gradient: {worst}"
 
 
@@ -192,56 +227,62 @@ def load_peer(path, adapter, dtype):
     return PeftModel.from_pretrained(model, adapter, is_trainable=True)
 
 
-def real():
+def run_exact(path, adapter, batch):
+    return run_peer(make_double(load_peer(path, adapter, torch.float32)), batch)
+
+
+def on_demo_model(body):
     with tempfile.TemporaryDirectory() as directory:
         path = demo_model(directory)
         make_adapter(LlamaForCausalLM.from_pretrained(path, dtype=torch.float32), f"{directory}/adapter", r=16,
                      lora_alpha=32)
-        batch = make_batch(real_documents(path))
-        ours = run_ours(directory, path, f"{directory}/adapter", batch)
-        compare("SmolLM2-135M-Instruct", ours, run_peer(load_peer(path, f"{directory}/adapter", torch.float32), batch))
+        body(directory, path, f"{directory}/adapter", make_batch(real_documents(path)))
+
+
+def real():
+    def body(directory, path, adapter, batch):
+        ours = run_ours(directory, path, adapter, batch)
+        theirs = run_peer(load_peer(path, adapter, torch.float32), batch)
+        compare("SmolLM2-135M-Instruct", ours, theirs, with_gradients=False)
+        compare_with_exact("fp32", ours, theirs, run_exact(path, adapter, batch), allowance=1.1)
+
+    on_demo_model(body)
 
 
 def bf16():
-    with tempfile.TemporaryDirectory() as directory:
-        path = demo_model(directory)
-        make_adapter(LlamaForCausalLM.from_pretrained(path, dtype=torch.float32), f"{directory}/adapter", r=16,
-                     lora_alpha=32)
-        batch = make_batch(real_documents(path))
-        exact_model = load_peer(path, f"{directory}/adapter", torch.float64)
-        for parameter in exact_model.parameters():
-            parameter.data = parameter.data.double()
-        exact = run_peer(exact_model, batch)
-        theirs = run_peer(load_peer(path, f"{directory}/adapter", torch.bfloat16), batch)
-        ours = run_ours(directory, path, f"{directory}/adapter", batch, "--dtype", "bfloat16")
+    def body(directory, path, adapter, batch):
+        ours = run_ours(directory, path, adapter, batch, "--dtype", "bfloat16")
+        theirs = run_peer(load_peer(path, adapter, torch.bfloat16), batch)
+        compare_with_exact("bf16", ours, theirs, run_exact(path, adapter, batch), allowance=1.05)
 
-        def distance(run, keys):
-            squares = sum((run[key].double() - exact[key].double()).square().sum() for key in keys)
-            return (squares / sum(exact[key].double().square().sum() for key in keys)).sqrt().item()
-
-        gradients = [key for key in exact if key.startswith("grad.")]
-        for name, keys in {"logits": ["logits"], "gradients": gradients}.items():
-            mine, peer = distance(ours, keys), distance(theirs, keys)
-            print(f"bf16 {name}: ours {mine:.2e} from fp64, transformers {peer:.2e}, ratio {mine / peer:.2f}")
-            assert mine <= 1.05 * peer, f"{name}: further from fp64 than transformers"
+    on_demo_model(body)
 
 
 def four_bit():
     import bitsandbytes.functional as bnb
-    with tempfile.TemporaryDirectory() as directory:
-        path = demo_model(directory)
-        make_adapter(LlamaForCausalLM.from_pretrained(path, dtype=torch.float32), f"{directory}/adapter")
-        batch = make_batch(real_documents(path)[:3])
+
+    def body(directory, path, adapter, batch):
         for kind, nested in (("nf4", True), ("fp4", False)):
-            model = LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)
-            for name, module in model.named_modules():
-                if isinstance(module, torch.nn.Linear) and name != "lm_head":
-                    packed, state = bnb.quantize_4bit(module.weight.data, quant_type=kind, compress_statistics=nested)
-                    module.weight.data = bnb.dequantize_4bit(packed, state)
-            peer = PeftModel.from_pretrained(model, f"{directory}/adapter", is_trainable=True)
+            def peer():
+                """The same values that ours dequantizes to, in ordinary fp32 weights."""
+                model = load_peer(path, adapter, torch.float32)
+                stored = LlamaForCausalLM.from_pretrained(path, dtype=torch.bfloat16).state_dict()
+                for name, module in model.named_modules():
+                    if name.endswith("_proj.base_layer"):
+                        key = name.removeprefix("base_model.model.").removesuffix(".base_layer") + ".weight"
+                        packed, state = bnb.quantize_4bit(stored[key], quant_type=kind, compress_statistics=nested)
+                        state.dtype = torch.float32
+                        module.weight.data = bnb.dequantize_4bit(packed, state)
+                return model
+
             flags = ["--4bit", kind] + ([] if nested else ["--single-quant"])
-            ours = run_ours(directory, path, f"{directory}/adapter", batch, *flags)
-            compare(f"SmolLM2 on {kind}{', double quantization' if nested else ''}", ours, run_peer(peer, batch))
+            name = f"{kind}{', double quantization' if nested else ''}"
+            ours = run_ours(directory, path, adapter, batch, *flags)
+            theirs = run_peer(peer(), batch)
+            compare(f"SmolLM2 on {name}", ours, theirs, with_gradients=False)
+            compare_with_exact(name, ours, theirs, run_peer(make_double(peer()), batch), allowance=1.1)
+
+    on_demo_model(body)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,18 @@
 //   model_probe MODEL_DIR BATCH.safetensors OUT.safetensors [--dtype float32|bfloat16] [--4bit
 //   nf4|fp4]
 //               [--single-quant] [--adapter PEFT_DIR] [--checkpointing] [--device cpu|cuda]
-//               [--save-adapter DIR]
+//               [--save-adapter DIR] [--bench N]
+//
+// With --bench N instead: N timed forward and backward passes; prints tokens per second, loss and
+// gradient norm.
 //
 // BATCH: input_ids, position_ids, targets [t] int64, cu_seqlens [n + 1] int64. OUT: logits [t, v],
 // token_losses [t], loss_sum, and with an adapter grad.<PEFT name> of each of its tensors.
 #include <ATen/Context.h>
 #include <ATen/Functions.h>
 
-#include <cstring>
+#include <chrono>
+#include <cmath>
 #include <iostream>
 
 #include "worker/adapters/lora.h"
@@ -25,6 +29,7 @@ struct Arguments {
   std::string model, batch, out, adapter, save_adapter;
   LoadOptions load;
   bool checkpointing = false;
+  int bench = 0;
 };
 
 Arguments Parse(int argc, char** argv) {
@@ -46,6 +51,8 @@ Arguments Parse(int argc, char** argv) {
       arguments.save_adapter = value();
     } else if (flag == "--checkpointing") {
       arguments.checkpointing = true;
+    } else if (flag == "--bench") {
+      arguments.bench = std::stoi(value());
     } else if (flag == "--device") {
       arguments.load.device = at::Device(value());
     } else {
@@ -77,6 +84,24 @@ Batch ReadBatch(const std::string& path, at::Device device) {
   return batch;
 }
 
+void Bench(CausalLm& model, LoraAdapters& adapters, const Batch& batch, int passes) {
+  for (int pass = 0; pass <= passes; ++pass) {
+    const auto start = std::chrono::steady_clock::now();
+    const at::Tensor loss = model.LossSum(batch) / static_cast<double>(batch.target_count);
+    loss.backward();
+    double squares = 0;
+    for (AdapterParameter& parameter : adapters.parameters()) {
+      squares += parameter.tensor.grad().square().sum().item<double>();
+      parameter.tensor.mutable_grad().reset();
+    }
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (pass == 0) continue;  // allocates and warms up
+    std::cout << static_cast<double>(batch.input_ids.numel()) / seconds << " tok/s loss "
+              << loss.item<double>() << " grad_norm " << std::sqrt(squares) << std::endl;
+  }
+}
+
 void Run(const Arguments& arguments) {
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   const auto model = LoadCausalLm(arguments.model, arguments.load);
@@ -86,6 +111,7 @@ void Run(const Arguments& arguments) {
     adapters->SavePeft(arguments.save_adapter, arguments.model);
   model->SetGradientCheckpointing(arguments.checkpointing);
   const Batch batch = ReadBatch(arguments.batch, arguments.load.device);
+  if (arguments.bench > 0) return Bench(*model, *adapters, batch, arguments.bench);
   std::vector<std::pair<std::string, at::Tensor>> out;
   {
     at::NoGradGuard no_grad;
