@@ -69,7 +69,7 @@ void PrintSamples(const Output& out, const v1::JobResult& result) {
   }
   if (result.samples_size() > count) {
     out.Line(
-        absl::StrCat("  … and ", result.samples_size() - count, " more answers in report.html\n"));
+        absl::StrCat("  … and ", result.samples_size() - count, " more answers in summary.json\n"));
   }
 }
 

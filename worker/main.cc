@@ -68,11 +68,18 @@ int Run() {
   if (plan.cpu_threads() > 0) at::set_num_threads(plan.cpu_threads());
   // Two runs give equal bits; cuBLAS needs its workspace fixed for that.
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
-  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+  // Not warn_only: with it FlashAttention's backward keeps its non-deterministic algorithm.
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
+  // The allocator's statistics are read before the first tensor is on the device.
+  if (plan.device() != "cpu") at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
 
   v1::AttemptEnd end = RunAttempt(plan, **reporter);
   const bool failed = end.outcome() == v1::AttemptEnd::FAILED;
+  if (failed) {
+    std::cerr << "ERROR " << v1::FailureReason_Name(end.failure().reason()) << " in stage " << v1::Stage_Name(end.failure().stage()) << ": "
+              << end.failure().message() << "\n";
+  }
   (*reporter)->End(std::move(end), std::chrono::seconds(30));
   running = nullptr;
   reporter->reset();
