@@ -1,5 +1,5 @@
 // finetune-worker: one attempt of a job (run), or a question about one (query). Started by the server; see
-// proto/finetuned/v1/worker.proto.
+// proto/finetuned/v1/worker.proto. Scripts start it for its text modes; see worker/job/text_modes.h.
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <unistd.h>
@@ -10,10 +10,12 @@
 #include <iostream>
 #include <iterator>
 #include <string>
+#include <vector>
 
 #include "finetuned/v1/worker.pb.h"
 #include "proto/base/file_util.h"
 #include "worker/job/attempt.h"
+#include "worker/job/text_modes.h"
 
 namespace finetuned {
 namespace {
@@ -24,6 +26,8 @@ constexpr char kUsage[] =
     "  finetune-worker run      one attempt; reads FINETUNED_PLAN (a file holding an AttemptPlan), FINETUNED_WORKER_SOCKET and\n"
     "                           FINETUNED_ATTEMPT_TOKEN\n"
     "  finetune-worker query    a QueryRequest (binary proto) on standard input, the QueryResponse on standard output\n"
+    "  finetune-worker tokenize, detokenize, render\n"
+    "                           tokenizer and chat template in a pipe, for scripts; each has --help\n"
     "  finetune-worker version\n\n"
     "example: FINETUNED_PLAN=plan.pb finetune-worker run\n";
 
@@ -108,6 +112,8 @@ int main(int argc, char** argv) {
     code = finetuned::Run();
   } else if (mode == "query") {
     code = finetuned::Query();
+  } else if (finetuned::IsTextMode(mode)) {
+    code = finetuned::RunTextMode(mode, std::vector<std::string>(argv + 2, argv + argc), STDIN_FILENO, STDOUT_FILENO);
   } else if (mode == "version" || mode == "--version") {
     std::cout << "finetune-worker " << FINETUNED_VERSION << "\n";
     code = 0;

@@ -59,15 +59,16 @@ def reference(source, variables):
 
 
 class Ours:
-    """One render_tool process a template."""
+    """One process a template."""
 
     def __init__(self, source):
         self.file = tempfile.NamedTemporaryFile("w", suffix=".jinja", encoding="utf-8", newline="")
         self.file.write(source)
         self.file.flush()
-        tool = os.path.join(os.environ["FINETUNED_BIN_DIR"], "render_tool")
-        self.process = subprocess.Popen([tool, self.file.name, "--now", NOW_TEXT], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, encoding="utf-8")
+        tool = os.path.join(os.environ["FINETUNED_BUILD_DIR"], "tests", "text_tool")
+        self.process = subprocess.Popen([tool, "render", "--template", self.file.name, "--now", NOW_TEXT, "--spans"],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                        text=True, encoding="utf-8")
 
     def render(self, variables):
         self.process.stdin.write(json.dumps(variables) + "\n")

@@ -278,6 +278,12 @@ absl::StatusOr<RenderedChat> ChatTemplate::RenderVariables(const Json& variables
   return chat;
 }
 
+absl::StatusOr<std::string> ChatTemplate::RenderText(const Json& variables, absl::Time now) const {
+  FT_ASSIGN_OR_RETURN(jinja::Rendering rendering,
+                      template_.Render(variables, Settings(now), /*messages_name=*/""));
+  return std::move(rendering.text);
+}
+
 absl::StatusOr<RenderedChat> ChatTemplate::Render(const Json& messages,
                                                   const RenderOptions& options) const {
   if (!messages.is_array())
@@ -307,21 +313,21 @@ Json MessagesJson(absl::Span<const Message> messages) {
   return out;
 }
 
-std::string RenderLine(const ChatTemplate& chat_template, std::string_view line, absl::Time now) {
-  Json answer = Json::object();
-  const auto error = [&](std::string_view message) {
-    answer["error"] = std::string(message);
-    return answer.dump(-1, ' ', false, Json::error_handler_t::replace);
-  };
-  Json variables = Json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
-  if (!variables.is_object()) return error("each line must be a JSON object of variables");
+Json RenderLine(const ChatTemplate& chat_template, std::string_view line, absl::Time now,
+                bool with_spans) {
+  const Json variables = Json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+  if (!variables.is_object()) return {{"error", "each line must be a JSON object of variables"}};
+  if (!with_spans) {
+    const absl::StatusOr<std::string> text = chat_template.RenderText(variables, now);
+    if (!text.ok()) return {{"error", std::string(text.status().message())}};
+    return {{"text", *text}};
+  }
   const absl::StatusOr<RenderedChat> chat = chat_template.RenderVariables(variables, now);
-  if (!chat.ok()) return error(std::string(chat.status().message()));
-  answer["text"] = chat->text;
-  answer["assistant"] = Json::array();
+  if (!chat.ok()) return {{"error", std::string(chat.status().message())}};
+  Json answer = {{"text", chat->text}, {"assistant", Json::array()}};
   for (const ByteSpan& span : chat->assistant)
     answer["assistant"].push_back({span.begin, span.end});
-  return answer.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return answer;
 }
 
 }  // namespace finetuned

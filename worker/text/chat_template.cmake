@@ -7,6 +7,3 @@ finetuned_library(worker_text_template
     jinja_interpreter.cc jinja_json.cc jinja_lexer.cc jinja_methods.cc jinja_operators.cc jinja_parser.cc
     jinja_sequence_filters.cc jinja_tests.cc jinja_unicode.cc jinja_value.cc ${builtin_template_sources}
   DEPS base nlohmann_json::nlohmann_json ${ICUUC_LIBRARY})
-
-add_executable(render_tool render_tool.cc)
-target_link_libraries(render_tool PRIVATE worker_text_template)

@@ -80,9 +80,13 @@ class ChatTemplate {
   absl::StatusOr<RenderedChat> Render(const nlohmann::ordered_json& messages,
                                       const RenderOptions& options) const;
 
-  // Rule 1 and the text alone: any variables, as `finetune-worker render` takes them.
+  // Any variables, as `finetune-worker render` takes them. Spans follow the rules above where the
+  // object holds "messages".
   absl::StatusOr<RenderedChat> RenderVariables(const nlohmann::ordered_json& variables,
                                                absl::Time now) const;
+  // The text alone, which can be had also where spans cannot be told.
+  absl::StatusOr<std::string> RenderText(const nlohmann::ordered_json& variables,
+                                         absl::Time now) const;
 
   const std::string& source() const { return source_; }
   const std::string& name() const { return name_; }
@@ -98,10 +102,9 @@ class ChatTemplate {
 
 nlohmann::ordered_json MessagesJson(absl::Span<const Message> messages);
 
-// One line of the `render` mode: a JSON object of variables → {"text": …, "assistant": [[begin,
-// end], …]} or
-// {"error": …}, as one line of JSON. If the object holds "messages", "assistant" follows the rules
-// above; offsets are bytes. Never fails.
-std::string RenderLine(const ChatTemplate& chat_template, std::string_view line, absl::Time now);
+// One line of the `render` mode: a JSON object of variables → {"text": …}, `with_spans` {"text": …,
+// "assistant": [[begin, end], …]} (RenderVariables' spans, in bytes), or {"error": …}. Never fails.
+nlohmann::ordered_json RenderLine(const ChatTemplate& chat_template, std::string_view line,
+                                  absl::Time now, bool with_spans);
 
 }  // namespace finetuned

@@ -55,7 +55,8 @@ class Template {
   // `messages_name` are tracked: Rendering::marks tells which bytes each loop iteration over one of
   // them wrote. Errors: InvalidArgument with the template's position (raise_exception's text
   // included); ResourceExhausted for a limit; FailedPrecondition if the text of a generation block
-  // was altered after it, so that its place is unknown. Thread-safe.
+  // was altered after it, so that its place is unknown. Thread-safe. An empty `messages_name` asks
+  // for the text alone: no marks, and such a block is no error.
   absl::StatusOr<Rendering> Render(const nlohmann::ordered_json& variables,
                                    const RenderSettings& settings,
                                    std::string_view messages_name = "messages") const;

@@ -134,6 +134,7 @@ absl::StatusOr<Rendering> Interpreter::Run(const nlohmann::ordered_json& variabl
   Exec(syntax_.body, NewScope(root));
   Step(0);  // comparisons may have run out of work without a step after them
   if (!status_.ok()) return status_;
+  if (messages_name.empty()) return Rendering{std::move(output.text), {}};
   size_t placed = 0;
   for (const Mark& mark : output.marks) placed += mark.kind == Mark::kGeneration;
   if (placed != generations_) {

@@ -186,14 +186,27 @@ TEST(ChatTemplate, ErrorsNamePlaceAndReason) {
 
 TEST(ChatTemplate, RenderLineNeverFails) {
   const auto chat_template = Parse("{{ x }}{{ y.z }}");
-  EXPECT_EQ(RenderLine(*chat_template, R"({"x": "é", "y": {"z": 1}})", absl::Now()),
-            R"({"text":"é1","assistant":[]})");
-  EXPECT_EQ(RenderLine(*chat_template, R"({"x": 1})", absl::Now()),
-            R"({"error":"template t:1:12: 'y' is undefined"})");
+  const auto rendered = [&](const char* line, bool with_spans) {
+    return RenderLine(*chat_template, line, absl::Now(), with_spans).dump();
+  };
+  EXPECT_EQ(rendered(R"({"x": "é", "y": {"z": 1}})", false), R"({"text":"é1"})");
+  EXPECT_EQ(rendered(R"({"x": "é", "y": {"z": 1}})", true), R"({"text":"é1","assistant":[]})");
+  EXPECT_EQ(rendered(R"({"x": 1})", true), R"({"error":"template t:1:12: 'y' is undefined"})");
   for (const char* line : {"", "[]", "{", "\xff", "{\"x\": \"\xff\"}"}) {
-    EXPECT_EQ(RenderLine(*chat_template, line, absl::Now()),
+    EXPECT_EQ(rendered(line, false),
               R"({"error":"each line must be a JSON object of variables"})");
   }
+}
+
+TEST(ChatTemplate, TextNeedsNoSpans) {
+  // Text of a generation block that is altered after it has no known place, but it has a text.
+  const auto chat_template = Parse(
+      "{% set x %}{% generation %}{{ messages[0].content }}{% endgeneration %}{% endset %}{{ x|upper }}");
+  const Json variables = {{"messages", {{{"role", "assistant"}, {"content", "yes"}}}}};
+  const auto text = chat_template->RenderText(variables, absl::Now());
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_EQ(*text, "YES");
+  EXPECT_FALSE(chat_template->RenderVariables(variables, absl::Now()).ok());
 }
 
 // Registry: a file in templates/ is a line in the .def.
