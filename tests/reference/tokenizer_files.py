@@ -172,6 +172,94 @@ def mistral_metaspace(texts, scheme, split):
     return tokenizer
 
 
+def charsmap(rule):
+    """The compiled character map of one of SentencePiece's normalization rules, out of a model trained for it."""
+    import io
+
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c d"] * 20), model_writer=model, vocab_size=8, model_type="char",
+        normalization_rule_name=rule, minloglevel=2,
+    )  # fmt: skip
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    return proto.normalizer_spec.precompiled_charsmap
+
+
+def _unigram(tokenizer, texts, vocab_size, special, unk="<unk>"):
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=special, unk_token=unk, show_progress=False, max_piece_length=12
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def t5(texts):
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Precompiled(charsmap("nmt_nfkc")), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    _unigram(tokenizer, texts, 6000, ["<pad>", "</s>", "<unk>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    return tokenizer
+
+
+def xlm_roberta(texts):
+    """No cuts at all when it encodes: Unigram sees whole texts."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Precompiled(charsmap("nmt_nfkc_cf"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    _unigram(tokenizer, texts, 6000, ["<s>", "<pad>", "</s>", "<unk>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    return tokenizer
+
+
+def albert(texts):
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), normalizers.NFKD(), normalizers.StripAccents(),
+         normalizers.Lowercase(), normalizers.Precompiled(charsmap("nfkc"))]
+    )  # fmt: skip
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    return _unigram(tokenizer, texts, 5000, ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"])
+
+
+def bert(texts, lowercase):
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=9000, special_tokens=special, show_progress=False, limit_alphabet=2000)
+    )
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def word_level(texts):
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Nmt()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.UnicodeScripts(), pre_tokenizers.Whitespace()])
+    tokenizer.train_from_iterator(texts, trainers.WordLevelTrainer(vocab_size=20000, special_tokens=["<unk>"], show_progress=False))
+    return tokenizer
+
+
 def families(texts):
     """Name → tokenizer of every configuration that the product names."""
     result = {
@@ -182,6 +270,12 @@ def families(texts):
         "qwen2": qwen2(texts),
         "llama2": llama2(texts),
         "gemma2": gemma2(texts),
+        "bert uncased": bert(texts, True),
+        "bert cased": bert(texts, False),
+        "t5": t5(texts),
+        "xlm-roberta": xlm_roberta(texts),
+        "albert": albert(texts),
+        "word level": word_level(texts),
     }
     for scheme in ("always", "first", "never"):
         for split in (True, False):
@@ -191,11 +285,24 @@ def families(texts):
     return result
 
 
+_CHARSMAPS = {}
+
+
+def _random_charsmap(rng):
+    rule = rng.choice(["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf"])
+    if rule not in _CHARSMAPS:
+        _CHARSMAPS[rule] = charsmap(rule)
+    return normalizers.Precompiled(_CHARSMAPS[rule])
+
+
 def _random_normalizer(rng):
+    flip = lambda: rng.random() < 0.5
     choices = [
         normalizers.NFC, normalizers.NFD, normalizers.NFKC, normalizers.NFKD, normalizers.Lowercase,
-        normalizers.StripAccents,
-        lambda: normalizers.Strip(left=rng.random() < 0.5, right=rng.random() < 0.5),
+        normalizers.StripAccents, normalizers.Nmt, normalizers.ByteLevel,
+        lambda: normalizers.BertNormalizer(flip(), flip(), rng.choice([None, True, False]), flip()),
+        lambda: _random_charsmap(rng), lambda: _random_charsmap(rng),
+        lambda: normalizers.Strip(left=flip(), right=flip()),
         lambda: normalizers.Prepend(rng.choice(["▁", "x", "é"])),
         lambda: normalizers.Replace(rng.choice([" ", "a", "the", "é"]), rng.choice(["▁", "", "zz"])),
         lambda: normalizers.Replace(Regex(rng.choice([r"\s+", r"\p{Lu}", r"\d", r"[^\w\s]", "e|t"])), rng.choice([" ", "", "ß"])),
@@ -218,8 +325,10 @@ def _random_pre_tokenizer(rng):
         pre_tokenizers.Whitespace,
         pre_tokenizers.WhitespaceSplit,
         pre_tokenizers.BertPreTokenizer,
+        pre_tokenizers.UnicodeScripts,
+        lambda: pre_tokenizers.FixedLength(rng.randint(1, 9)),
         lambda: pre_tokenizers.CharDelimiterSplit(rng.choice("ae ")),
-        lambda: pre_tokenizers.Metaspace(prepend_scheme=rng.choice(["always", "first", "never"]), split=rng.random() < 0.5),
+        lambda: pre_tokenizers.Metaspace(replacement=rng.choice("▁_é"), prepend_scheme=rng.choice(["always", "first", "never"]), split=rng.random() < 0.5),
         lambda: pre_tokenizers.ByteLevel(add_prefix_space=rng.random() < 0.5, use_regex=rng.random() < 0.5),
     ]
     count = rng.choice([0, 1, 1, 2, 2, 3])
@@ -232,50 +341,99 @@ def _random_pre_tokenizer(rng):
 def _random_decoder(rng):
     choices = [
         decoders.ByteLevel, decoders.ByteFallback, decoders.Fuse,
-        lambda: decoders.Replace(rng.choice(["▁", "e"]), rng.choice([" ", "", "é"])),
-        lambda: decoders.Strip(rng.choice(" e"), 1, 0),
-        lambda: decoders.Metaspace(prepend_scheme=rng.choice(["always", "first", "never"])),
-        lambda: decoders.BPEDecoder(suffix="</w>"),
+        lambda: decoders.Replace(rng.choice(["▁", "e", Regex("[aeiou]+")]), rng.choice([" ", "", "é"])),
+        lambda: decoders.Strip(rng.choice(" e▁"), rng.randint(0, 3), 0),
+        lambda: decoders.Metaspace(replacement=rng.choice("▁_"), prepend_scheme=rng.choice(["always", "first", "never"])),
+        lambda: decoders.BPEDecoder(suffix=rng.choice(["</w>", "", "e"])),
+        lambda: decoders.WordPiece(prefix=rng.choice(["##", "", "a"]), cleanup=rng.random() < 0.5),
+        lambda: decoders.CTC(pad_token=rng.choice(["<pad>", "a"]), word_delimiter_token=rng.choice("|e"), cleanup=rng.random() < 0.5),
     ]  # fmt: skip
     steps = [rng.choice(choices)() for _ in range(rng.choice([0, 1, 2, 3]))]
+    if len(steps) == 1:
+        return steps[0]
     return decoders.Sequence(steps) if steps else None
 
 
-def random_configuration(seed, texts):
-    """A trained tokenizer whose every option is drawn from `seed`."""
-    rng = random.Random(seed)
-    options = {"unk_token": "<unk>", "fuse_unk": rng.random() < 0.5}
-    training = {}
-    if rng.random() < 0.25:
-        training["continuing_subword_prefix"] = options["continuing_subword_prefix"] = "##"
-    if rng.random() < 0.25:
-        training["end_of_word_suffix"] = options["end_of_word_suffix"] = "</w>"
-    tokenizer = Tokenizer(models.BPE(**options))
-    normalizer, pre_tokenizer = _random_normalizer(rng), _random_pre_tokenizer(rng)
-    if normalizer is not None:
-        tokenizer.normalizer = normalizer
-    # Without cuts a training word would be a whole text; training gets its own, encoding the one that was drawn.
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        ([pre_tokenizer] if pre_tokenizer else []) + [pre_tokenizers.Split(Regex(r".{1,12}"), "isolated")]
+def _random_post_processor(rng):
+    """Of tokens <unk> <s> </s> with ids 0 to 2, which every random tokenizer has."""
+    pairs = (("</s>", 2), ("<s>", 1))
+    template = lambda: processors.TemplateProcessing(
+        single=rng.choice(["<s> $A </s>", "$A </s>", "<s> <s> $A", "$A", "<s>:1 $A:3 </s> </s>"]),
+        special_tokens=[("<s>", 1), ("</s>", 2)],
     )
+    choices = [
+        template, lambda: processors.BertProcessing(*pairs),
+        lambda: processors.RobertaProcessing(*pairs, trim_offsets=rng.random() < 0.5, add_prefix_space=rng.random() < 0.5),
+        lambda: processors.ByteLevel(trim_offsets=rng.random() < 0.5),
+    ]  # fmt: skip
+    steps = [rng.choice(choices)() for _ in range(rng.choice([0, 1, 1, 1, 2, 3]))]
+    # The peer panics where a template follows one that makes more than two pieces.
+    templates = [step for step in steps if isinstance(step, processors.TemplateProcessing)]
+    steps = [step for step in steps if step not in templates[1:]]
+    if len(steps) == 1:
+        return steps[0]
+    return processors.Sequence(steps) if steps else None
+
+
+def _trained_model(rng, kind, training_cuts, texts, seed):
+    """A tokenizer with a model of this kind, its options drawn, ids 0 to 2 being <unk> <s> </s>."""
     special = ["<unk>", "<s>", "</s>"]
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 and kind in ("BPE", "Unigram"):
         special += [f"<0x{b:02X}>" for b in range(256) if rng.random() < 0.97 or seed % 2]
-    trainer = trainers.BpeTrainer(
-        vocab_size=rng.choice([600, 1500, 4000]), special_tokens=special, show_progress=False,
-        limit_alphabet=rng.choice([60, 300, 1000]), max_token_length=16, **training,
-    )  # fmt: skip
+    size, alphabet = rng.choice([600, 1500, 4000]), rng.choice([60, 300, 1000])
+    common = {"special_tokens": special, "show_progress": False}
+    if kind == "BPE":
+        training = {}
+        if rng.random() < 0.25:
+            training["continuing_subword_prefix"] = "##"
+        if rng.random() < 0.25:
+            training["end_of_word_suffix"] = "</w>"
+        model = models.BPE(unk_token="<unk>", fuse_unk=rng.random() < 0.5, **training)
+        trainer = trainers.BpeTrainer(vocab_size=size, limit_alphabet=alphabet, max_token_length=16, **training, **common)
+    elif kind == "Unigram":
+        model = models.Unigram()
+        # Every character of its texts must find room.
+        trainer = trainers.UnigramTrainer(vocab_size=size + 2500, unk_token="<unk>", max_piece_length=rng.choice([3, 8, 16]), **common)
+    elif kind == "WordPiece":
+        prefix = rng.choice(["##", "##", "@", ""])
+        model = models.WordPiece(unk_token="<unk>", continuing_subword_prefix=prefix, max_input_chars_per_word=rng.choice([100, 12]))
+        trainer = trainers.WordPieceTrainer(vocab_size=size, limit_alphabet=alphabet, continuing_subword_prefix=prefix, **common)
+    else:
+        model = models.WordLevel(unk_token="<unk>")
+        trainer = trainers.WordLevelTrainer(vocab_size=size, **common)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer, tokenizer.pre_tokenizer = training_cuts
     tokenizer.train_from_iterator(texts, trainer)
     data = json.loads(tokenizer.to_str())
     data["added_tokens"] = data["added_tokens"][:3]
-    data["model"]["byte_fallback"] = len(special) > 3
-    data["model"]["ignore_merges"] = rng.random() < 0.4
-    if rng.random() < 0.3:  # the format before tokenizers 0.20
-        merges = data["model"]["merges"]
-        if not any(" " in part for merge in merges for part in merge):
-            data["model"]["merges"] = [" ".join(merge) for merge in merges]
-    data["pre_tokenizer"] = None
-    tokenizer = Tokenizer.from_str(json.dumps(data))
+    if kind in ("BPE", "Unigram"):
+        data["model"]["byte_fallback"] = len(special) > 3
+    if kind == "BPE":
+        data["model"]["ignore_merges"] = rng.random() < 0.4
+        if rng.random() < 0.1:
+            data["model"]["dropout"] = rng.choice([0.0, 1.0])
+        if rng.random() < 0.3:  # the format before tokenizers 0.20
+            merges = data["model"]["merges"]
+            if not any(" " in part for merge in merges for part in merge):
+                data["model"]["merges"] = [" ".join(merge) for merge in merges]
+    if rng.random() < 0.1:
+        del data["model"]["type"]
+    data["normalizer"] = data["pre_tokenizer"] = None
+    return Tokenizer.from_str(json.dumps(data))
+
+
+def random_configuration(seed, texts):
+    """A trained tokenizer whose every option is drawn from `seed`, and the name of its model."""
+    rng = random.Random(seed)
+    kind = rng.choice(["BPE", "BPE", "Unigram", "Unigram", "WordPiece", "WordLevel"])
+    normalizer, pre_tokenizer = _random_normalizer(rng), _random_pre_tokenizer(rng)
+    # Without cuts a training word would be a whole text; training gets its own, encoding the one that was drawn.
+    cuts = pre_tokenizers.Sequence(
+        ([pre_tokenizer] if pre_tokenizer else []) + [pre_tokenizers.Split(Regex(r".{1,12}"), "isolated")]
+    )
+    tokenizer = _trained_model(rng, kind, (normalizer, cuts), texts, seed)
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
     if pre_tokenizer is not None:
         tokenizer.pre_tokenizer = pre_tokenizer
     added = [
@@ -287,16 +445,19 @@ def random_configuration(seed, texts):
     # The peer panics, or eats all memory, where one token takes white space along that is another token.
     if any(token.rstrip for token in added):
         added = [token for token in added if token.content.strip()]
-    # So it does with a token of which its normalizer leaves nothing.
+    # It refuses a token of which its normalizer leaves nothing, and two that it makes equal.
     if normalizer is not None:
-        added = [token for token in added if not token.normalized or normalizer.normalize_str(token.content)]
+        normalized = set()
+        for token in list(added):
+            content = normalizer.normalize_str(token.content) if token.normalized else ""
+            if token.normalized and (not content or content in normalized):
+                added.remove(token)
+            normalized.add(content)
     for token in added:
         (tokenizer.add_special_tokens if rng.random() < 0.5 else tokenizer.add_tokens)([token])
-    decoder = _random_decoder(rng)
+    decoder, post_processor = _random_decoder(rng), _random_post_processor(rng)
     if decoder is not None:
         tokenizer.decoder = decoder
-    if rng.random() < 0.5:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-        )
-    return tokenizer
+    if post_processor is not None:
+        tokenizer.post_processor = post_processor
+    return tokenizer, kind

@@ -58,6 +58,8 @@ class AlignedText {
 struct PreTokens {
   AlignedText text;
   std::vector<Span> spans;
+  // Bytes of the original's first character: what begins among them is at its beginning.
+  uint32_t first_character = 0;
 };
 
 }  // namespace finetuned

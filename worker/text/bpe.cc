@@ -1,7 +1,6 @@
 #include "worker/text/bpe.h"
 
 #include <algorithm>
-#include <atomic>
 #include <queue>
 
 #include "absl/strings/str_cat.h"
@@ -9,7 +8,6 @@
 #include "proto/base/status_macros.h"
 #include "worker/text/byte_level.h"
 #include "worker/text/unicode.h"
-#include "worker/text/word_cache.h"
 
 namespace finetuned {
 namespace {
@@ -17,24 +15,22 @@ namespace {
 // Up to this many symbols a scan for the best pair is faster than a heap.
 constexpr size_t kShortWord = 48;
 
-std::atomic<uint32_t> next_serial{1};
-
 }  // namespace
 
-BpeModel::BpeModel() : serial_(next_serial.fetch_add(1)) {}
-
-absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::FromJson(const JsonFields& model) {
-  std::unique_ptr<BpeModel> bpe(new BpeModel);
+absl::StatusOr<std::unique_ptr<TokenModel>> BpeModel::FromJson(const JsonFields& model) {
+  auto bpe = std::make_unique<BpeModel>();
+  bool merge = true;
   if (const nlohmann::json* dropout = model.Find("dropout")) {
     if (!dropout->is_number()) return model.Error("dropout", "must be a number or null");
-    if (dropout->get<double>() != 0.0) {
+    merge = dropout->get<double>() != 1.0;  // then every merge is dropped
+    if (dropout->get<double>() != 0.0 && merge) {
       return absl::UnimplementedError(
           absl::StrCat(model.path(), ".dropout is ", dropout->get<double>(),
                        ", which makes token ids random and is not supported; set it to null in the "
                        "tokenizer.json"));
     }
   }
-  FT_RETURN_IF_ERROR(bpe->ReadVocabulary(model));
+  FT_RETURN_IF_ERROR(bpe->vocabulary_.Read(model));
   FT_ASSIGN_OR_RETURN(bpe->prefix_, model.StringOr("continuing_subword_prefix", ""));
   FT_ASSIGN_OR_RETURN(bpe->suffix_, model.StringOr("end_of_word_suffix", ""));
   FT_ASSIGN_OR_RETURN(bpe->fuse_unk_, model.BoolOr("fuse_unk", false));
@@ -47,32 +43,11 @@ absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::FromJson(const JsonFields& m
     bpe->fallback_ids_[byte] = bpe->TokenToId(absl::StrFormat("<0x%02X>", byte)).value_or(-1);
   }
   FT_RETURN_IF_ERROR(bpe->ReadMerges(model));
+  if (!merge) {
+    bpe->pairs_.Reset(0);
+    bpe->ignore_merges_ = false;
+  }
   return bpe;
-}
-
-absl::Status BpeModel::ReadVocabulary(const JsonFields& model) {
-  FT_ASSIGN_OR_RETURN(const nlohmann::json* vocab, model.Object("vocab"));
-  FT_ASSIGN_OR_RETURN(const JsonFields entries, JsonFields::Of(*vocab, model.path() + ".vocab"));
-  int64_t highest = -1;
-  for (const auto& [token, id] : vocab->items()) {
-    FT_ASSIGN_OR_RETURN(const int64_t value, entries.Integer(token, 0, kMaxTokenId));
-    highest = std::max(highest, value);
-  }
-  tokens_.resize(static_cast<size_t>(highest + 1));
-  present_.resize(tokens_.size(), false);
-  ids_.reserve(vocab->size());
-  for (const auto& [token, id] : vocab->items()) {
-    const auto value = id.get<int32_t>();
-    if (present_[value]) {
-      return absl::InvalidArgumentError(absl::StrCat(model.path(), ".vocab gives id ", value,
-                                                     " to both '", tokens_[value], "' and '", token,
-                                                     "'; ids must be unique"));
-    }
-    present_[value] = true;
-    tokens_[value] = token;
-    ids_.emplace(tokens_[value], value);
-  }
-  return absl::OkStatus();
 }
 
 absl::Status BpeModel::ReadMerges(const JsonFields& model) {
@@ -132,13 +107,13 @@ void BpeModel::TakeRawBytes() {
     byte_ids_[byte] = TokenToId(character).value_or(-1);
     complete_alphabet_ &= byte_ids_[byte] >= 0;
   }
-  raw_tokens_.resize(tokens_.size());
-  raw_ids_.reserve(ids_.size());
-  for (size_t id = 0; id < tokens_.size(); ++id) {
-    if (!present_[id] || !byte_level::AppendBytes(tokens_[id], raw_tokens_[id]) ||
-        raw_tokens_[id].empty())
+  raw_tokens_.resize(static_cast<size_t>(id_limit()));
+  raw_ids_.reserve(raw_tokens_.size());
+  for (int32_t id = 0; id < id_limit(); ++id) {
+    const std::string* token = IdToToken(id);
+    if (token == nullptr || !byte_level::AppendBytes(*token, raw_tokens_[id]) || token->empty())
       continue;
-    raw_ids_.emplace(raw_tokens_[id], static_cast<int32_t>(id));
+    raw_ids_.emplace(raw_tokens_[id], id);
   }
 }
 
@@ -154,44 +129,13 @@ absl::Status BpeModel::CheckUnknownToken() const {
       "', which model.vocab does not hold; text with unknown characters could not be tokenized"));
 }
 
-std::optional<int32_t> BpeModel::TokenToId(std::string_view token) const {
-  const auto it = ids_.find(token);
-  return it == ids_.end() ? std::nullopt : std::optional(it->second);
-}
-
-const std::string* BpeModel::IdToToken(int32_t id) const {
-  return id >= 0 && static_cast<size_t>(id) < tokens_.size() && present_[id] ? &tokens_[id]
-                                                                             : nullptr;
-}
-
-void BpeModel::Tokenize(std::string_view word, std::vector<int32_t>& ids,
-                        std::vector<uint32_t>* lengths) const {
-  if (word.empty()) return;
-  // With a complete byte alphabet a token's length is that of its spelling, so cached ids tell the
-  // lengths too.
-  const bool lengths_known = raw_bytes_ && complete_alphabet_;
-  if (!WordCache::Fits(word) || (lengths != nullptr && !lengths_known))
-    return TokenizeUncached(word, ids, lengths);
-  WordCache::Slot& slot = WordCache::SlotOf(serial_, word);
-  const size_t before = ids.size();
-  if (slot.Holds(serial_, word)) {
-    ids.insert(ids.end(), slot.ids, slot.ids + slot.count);
-  } else {
-    TokenizeUncached(word, ids, nullptr);
-    slot.Store(serial_, word, ids.data() + before, ids.size() - before);
-  }
-  if (lengths == nullptr) return;
-  for (size_t i = before; i < ids.size(); ++i) {
-    lengths->push_back(static_cast<uint32_t>(raw_tokens_[ids[i]].size()));
-  }
-}
-
-void BpeModel::TokenizeUncached(std::string_view word, std::vector<int32_t>& ids,
-                                std::vector<uint32_t>* lengths) const {
+void BpeModel::TokenizeWord(std::string_view word, std::vector<int32_t>& ids,
+                            std::vector<uint32_t>* lengths) const {
   if (ignore_merges_) {
-    const auto& known = raw_bytes_ ? raw_ids_ : ids_;
-    if (const auto it = known.find(word); it != known.end()) {
-      ids.push_back(it->second);
+    std::optional<int32_t> id = raw_bytes_ ? std::nullopt : TokenToId(word);
+    if (const auto it = raw_ids_.find(word); it != raw_ids_.end()) id = it->second;
+    if (id.has_value()) {
+      ids.push_back(*id);
       if (lengths != nullptr) lengths->push_back(static_cast<uint32_t>(word.size()));
       return;
     }

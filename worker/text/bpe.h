@@ -15,43 +15,41 @@
 #include "absl/status/statusor.h"
 #include "worker/text/json_fields.h"
 #include "worker/text/pair_table.h"
+#include "worker/text/token_model.h"
+#include "worker/text/vocabulary.h"
 
 namespace finetuned {
 
 // Splits words into tokens by applying merges, the earliest in the list first (Sennrich et al.,
-// 2016), with all options of Hugging Face's BPE. Const use is thread-safe.
-class BpeModel {
+// 2016), with all options of Hugging Face's BPE.
+class BpeModel : public TokenModel {
  public:
-  // Ids above this are refused: tables are indexed by id, and a damaged file must not ask for 100
-  // GB of them.
-  static constexpr int64_t kMaxTokenId = (1 << 24) - 1;
-
   // Reads the `model` value. INVALID_ARGUMENT names what is wrong: a type, an id out of range or
   // used twice, a merge whose parts or result are not in the vocabulary. UNIMPLEMENTED: dropout,
-  // which makes ids random.
-  static absl::StatusOr<std::unique_ptr<BpeModel>> FromJson(const JsonFields& model);
+  // which makes ids random, unless it is 1 and leaves every character a token.
+  static absl::StatusOr<std::unique_ptr<TokenModel>> FromJson(const JsonFields& model);
 
-  // True when the model can spell raw bytes in the byte-level alphabet itself, as
-  // PreTokenization::raw_bytes wants.
-  bool CanTakeRawBytes() const { return !byte_fallback_ && prefix_.empty() && suffix_.empty(); }
-  // From now on words are raw bytes. REQUIRES: CanTakeRawBytes(); call before the first Tokenize().
-  void TakeRawBytes();
-  // FAILED_PRECONDITION when a word could need the unknown token and the vocabulary lacks it.
-  absl::Status CheckUnknownToken() const;
+  bool CanTakeRawBytes() const override {
+    return !byte_fallback_ && prefix_.empty() && suffix_.empty();
+  }
+  void TakeRawBytes() override;
+  absl::Status CheckUnknownToken() const override;
+  std::optional<int32_t> TokenToId(std::string_view token) const override {
+    return vocabulary_.IdOf(token);
+  }
+  const std::string* IdToToken(int32_t id) const override { return vocabulary_.TokenOf(id); }
+  int32_t token_count() const override { return vocabulary_.size(); }
+  int32_t id_limit() const override { return vocabulary_.id_limit(); }
+  absl::Span<const std::pair<std::string, std::string>> merges() const override { return merges_; }
 
-  // Appends the ids of one word and, if asked, the number of the word's bytes each one covers.
-  // Words are UTF-8, or any bytes after TakeRawBytes(). A character without token and without
-  // unknown token is left out, as Hugging Face does; its bytes then count to the token before.
-  void Tokenize(std::string_view word, std::vector<int32_t>& ids,
-                std::vector<uint32_t>* lengths) const;
-
-  std::optional<int32_t> TokenToId(std::string_view token) const;
-  // The token, or null when the id is not of this vocabulary.
-  const std::string* IdToToken(int32_t id) const;
-  // Number of tokens in the vocabulary and the highest id + 1, which differ when ids have gaps.
-  int32_t token_count() const { return static_cast<int32_t>(ids_.size()); }
-  int32_t id_limit() const { return static_cast<int32_t>(tokens_.size()); }
-  const std::vector<std::pair<std::string, std::string>>& merges() const { return merges_; }
+ protected:
+  void TokenizeWord(std::string_view word, std::vector<int32_t>& ids,
+                    std::vector<uint32_t>* lengths) const override;
+  // With a complete byte alphabet a token's length is that of its spelling.
+  bool LengthsKnown() const override { return raw_bytes_ && complete_alphabet_; }
+  uint32_t LengthOf(int32_t id) const override {
+    return static_cast<uint32_t>(raw_tokens_[id].size());
+  }
 
  private:
   // A token on its way: id and bytes of the word it covers.
@@ -60,20 +58,12 @@ class BpeModel {
     uint32_t length;
   };
 
-  BpeModel();
-  absl::Status ReadVocabulary(const JsonFields& model);
   absl::Status ReadMerges(const JsonFields& model);
-  void TokenizeUncached(std::string_view word, std::vector<int32_t>& ids,
-                        std::vector<uint32_t>* lengths) const;
   void InitialSymbols(std::string_view word, std::vector<Symbol>& symbols) const;
   void MergeShort(std::vector<Symbol>& symbols) const;
   void MergeLong(std::vector<Symbol>& symbols) const;
 
-  // Distinguishes models in the per-thread word cache.
-  const uint32_t serial_;
-  std::vector<std::string> tokens_;                     // by id
-  std::vector<bool> present_;                           // by id: whether the id is in use
-  absl::flat_hash_map<std::string_view, int32_t> ids_;  // views of tokens_
+  Vocabulary vocabulary_;
   std::vector<std::pair<std::string, std::string>> merges_;
   PairTable pairs_;
   std::string unk_token_;

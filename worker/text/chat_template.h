@@ -5,7 +5,8 @@
 // 1. A template with {% generation %} blocks: exactly the output of those blocks, as transformers'
 //    return_assistant_tokens_mask has it.
 // 2. Otherwise, for each message whose role is "assistant":
-//    - Its region is what the loop iteration over that message wrote (the engine follows the message
+//    - Its region is what the loop iteration over that message wrote (the engine follows the
+//    message
 //      objects through slices, filters and macros). If several iterations wrote something, the
 //      outermost; among those, the last.
 //    - The span begins after the generation prompt: what the conversation before this message,

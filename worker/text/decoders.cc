@@ -1,12 +1,12 @@
 #include "worker/text/decoders.h"
 
+#include <algorithm>
 #include <cctype>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "proto/base/status_macros.h"
 #include "worker/text/byte_level.h"
 #include "worker/text/json_fields.h"
@@ -18,9 +18,25 @@ namespace {
 
 constexpr int kMaxDepth = 32;
 constexpr std::string_view kSupported =
-    "ByteLevel, ByteFallback, Fuse, Strip, Replace, Metaspace, BPEDecoder, Sequence";
+    "BPEDecoder, ByteFallback, ByteLevel, CTC, Fuse, Metaspace, Replace, Sequence, Strip, "
+    "WordPiece";
 
 using Tokens = std::vector<std::string>;
+
+// Every `from` in `text` becomes `to`; an empty `from` stands before and after every character.
+void ReplaceAll(std::string& text, std::string_view from, std::string_view to) {
+  std::string out;
+  size_t done = 0;
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos;) {
+    out.append(text, done, at - done).append(to);
+    done = at + from.size();
+    at = done;
+    if (!from.empty()) continue;
+    if (at == text.size()) break;
+    at += unicode::SequenceLength(static_cast<unsigned char>(text[at]));
+  }
+  text = out.append(text, done);
+}
 
 class ByteLevel : public Decoder {
  public:
@@ -141,7 +157,7 @@ class Metaspace : public Decoder {
       : replacement_(std::move(replacement)), prepends_(prepends) {}
   Tokens Apply(Tokens tokens) const override {
     for (size_t i = 0; i < tokens.size(); ++i) {
-      tokens[i] = absl::StrReplaceAll(tokens[i], {{replacement_, i == 0 && prepends_ ? "" : " "}});
+      ReplaceAll(tokens[i], replacement_, i == 0 && prepends_ ? "" : " ");
     }
     return tokens;
   }
@@ -151,13 +167,69 @@ class Metaspace : public Decoder {
   const bool prepends_;
 };
 
+// Undoes the blanks that cutting into words has put around punctuation and contractions, in
+// Hugging Face's order.
+void CleanUp(std::string& text) {
+  constexpr std::pair<std::string_view, std::string_view> kRules[] = {
+      {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : kRules) ReplaceAll(text, from, to);
+}
+
+// A blank before every token but the first and those that continue a word, whose prefix goes.
+class WordPiece : public Decoder {
+ public:
+  WordPiece(std::string prefix, bool clean_up) : prefix_(std::move(prefix)), clean_up_(clean_up) {}
+  Tokens Apply(Tokens tokens) const override {
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (i > 0) {
+        if (tokens[i].starts_with(prefix_)) {
+          tokens[i].erase(0, prefix_.size());
+        } else {
+          tokens[i].insert(0, 1, ' ');
+        }
+      }
+      if (clean_up_) CleanUp(tokens[i]);
+    }
+    return tokens;
+  }
+
+ private:
+  const std::string prefix_;
+  const bool clean_up_;
+};
+
+// Of a speech model's output: equal tokens side by side are one, padding goes, the delimiter is a
+// blank.
+class Ctc : public Decoder {
+ public:
+  Ctc(std::string pad, std::string delimiter, bool clean_up)
+      : pad_(std::move(pad)), delimiter_(std::move(delimiter)), clean_up_(clean_up) {}
+  Tokens Apply(Tokens tokens) const override {
+    tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+    for (std::string& token : tokens) {
+      ReplaceAll(token, pad_, "");
+      if (!clean_up_) continue;
+      CleanUp(token);
+      ReplaceAll(token, delimiter_, " ");
+    }
+    std::erase_if(tokens, [](const std::string& token) { return token.empty(); });
+    return tokens;
+  }
+
+ private:
+  const std::string pad_, delimiter_;
+  const bool clean_up_;
+};
+
 // The end-of-word suffix becomes a space, but not in the last token.
 class BpeDecoder : public Decoder {
  public:
   explicit BpeDecoder(std::string suffix) : suffix_(std::move(suffix)) {}
   Tokens Apply(Tokens tokens) const override {
     for (size_t i = 0; i < tokens.size(); ++i) {
-      tokens[i] = absl::StrReplaceAll(tokens[i], {{suffix_, i + 1 == tokens.size() ? "" : " "}});
+      ReplaceAll(tokens[i], suffix_, i + 1 == tokens.size() ? "" : " ");
     }
     return tokens;
   }
@@ -204,9 +276,19 @@ absl::StatusOr<std::unique_ptr<Decoder>> Make(const nlohmann::json& value, const
                         fields.StringOr("prepend_scheme", add_prefix_space ? "always" : "never"));
     return std::make_unique<Metaspace>(std::move(replacement), scheme != "never");
   }
+  if (type == "WordPiece") {
+    FT_ASSIGN_OR_RETURN(std::string prefix, fields.StringOr("prefix", "##"));
+    FT_ASSIGN_OR_RETURN(const bool clean_up, fields.BoolOr("cleanup", true));
+    return std::make_unique<WordPiece>(std::move(prefix), clean_up);
+  }
+  if (type == "CTC") {
+    FT_ASSIGN_OR_RETURN(std::string pad, fields.StringOr("pad_token", "<pad>"));
+    FT_ASSIGN_OR_RETURN(std::string delimiter, fields.StringOr("word_delimiter_token", "|"));
+    FT_ASSIGN_OR_RETURN(const bool clean_up, fields.BoolOr("cleanup", true));
+    return std::make_unique<Ctc>(std::move(pad), std::move(delimiter), clean_up);
+  }
   if (type == "BPEDecoder") {
     FT_ASSIGN_OR_RETURN(std::string suffix, fields.StringOr("suffix", "</w>"));
-    if (suffix.empty()) return fields.Error("suffix", "is empty");
     return std::make_unique<BpeDecoder>(std::move(suffix));
   }
   if (type == "Sequence") {

@@ -18,8 +18,9 @@ class Decoder {
   virtual std::vector<std::string> Apply(std::vector<std::string> tokens) const = 0;
 };
 
-// Builds ByteLevel, ByteFallback, Fuse, Strip, Replace, Metaspace, BPEDecoder, Sequence; null
-// pointer for JSON null. UNIMPLEMENTED names an unknown type, INVALID_ARGUMENT a bad field.
+// Builds BPEDecoder, ByteFallback, ByteLevel, CTC, Fuse, Metaspace, Replace, Sequence, Strip,
+// WordPiece; null pointer for JSON null. UNIMPLEMENTED names an unknown type, INVALID_ARGUMENT a
+// bad field.
 absl::StatusOr<std::unique_ptr<Decoder>> MakeDecoder(const nlohmann::json& value,
                                                      const std::string& path);
 

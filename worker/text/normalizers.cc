@@ -4,9 +4,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "proto/base/status_macros.h"
 #include "worker/text/byte_level.h"
+#include "worker/text/chars_map.h"
 #include "worker/text/json_fields.h"
 #include "worker/text/pattern.h"
 #include "worker/text/unicode.h"
@@ -17,7 +19,8 @@ namespace {
 constexpr int kMaxDepth =
     32;  // of sequences in sequences; a hostile file must not exhaust the stack
 constexpr std::string_view kSupported =
-    "NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, Prepend, Replace, ByteLevel, Sequence";
+    "BertNormalizer, NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, Nmt, Precompiled, "
+    "Prepend, Replace, ByteLevel, Sequence";
 
 // NFC, NFD, NFKC, NFKD (Unicode Standard Annex 15). Only stretches that may change are rewritten.
 class UnicodeForm : public Normalizer {
@@ -138,52 +141,150 @@ class UnicodeForm : public Normalizer {
   const uint16_t moves_;  // the property bit of code points that this form may change
 };
 
+// Rewrites `text` character by character: `replace(c, out)` says whether `c` is to be replaced and
+// appends what by (nothing to remove it).
+template <typename Replace>
+void ReplaceCharacters(AlignedText& text, Replace&& replace) {
+  const std::string_view in = text.text();
+  AlignedText out;
+  bool changed = false;
+  uint32_t copied = 0;  // everything before is in `out`
+  std::string replacement;
+  for (size_t i = 0; i < in.size();) {
+    const auto at = static_cast<uint32_t>(i);
+    replacement.clear();
+    if (!replace(unicode::DecodeUtf8(in, i), replacement)) continue;
+    if (!changed) out = AlignedText::Rewrite(text);
+    changed = true;
+    out.AppendCopy(text, copied, at);
+    out.AppendMapped(text, at, static_cast<uint32_t>(i), replacement);
+    copied = static_cast<uint32_t>(i);
+  }
+  if (!changed) return;
+  out.AppendCopy(text, copied, text.size());
+  text = std::move(out);
+}
+
 class Lowercase : public Normalizer {
  public:
   void Apply(AlignedText& text) const override {
-    const std::string_view in = text.text();
-    AlignedText out;
-    bool changed = false;
-    uint32_t copied = 0;
-    for (size_t i = 0; i < in.size();) {
-      const auto at = static_cast<uint32_t>(i);
-      const char32_t c = unicode::DecodeUtf8(in, i);
+    ReplaceCharacters(text, [](char32_t c, std::string& out) {
       const auto [first, second] = unicode::ToLower(c);
-      if (first == c) continue;
-      std::string lower;
-      unicode::AppendUtf8(first, lower);
-      if (second != 0) unicode::AppendUtf8(second, lower);
-      if (!changed) out = AlignedText::Rewrite(text);
-      changed = true;
-      out.AppendCopy(text, copied, at);
-      out.AppendMapped(text, at, static_cast<uint32_t>(i), lower);
-      copied = static_cast<uint32_t>(i);
-    }
-    if (!changed) return;
-    out.AppendCopy(text, copied, text.size());
-    text = std::move(out);
+      if (first == c) return false;
+      unicode::AppendUtf8(first, out);
+      if (second != 0) unicode::AppendUtf8(second, out);
+      return true;
+    });
   }
 };
 
-class StripAccents : public Normalizer {
+// Removes every code point with one of `bits`.
+class RemoveByProperty : public Normalizer {
  public:
+  explicit RemoveByProperty(uint16_t bits) : bits_(bits) {}
+  void Apply(AlignedText& text) const override {
+    ReplaceCharacters(
+        text, [this](char32_t c, std::string&) { return (unicode::PropertiesOf(c) & bits_) != 0; });
+  }
+
+ private:
+  const uint16_t bits_;
+};
+
+// BertNormalizer's clean_text: no control characters, every white space a blank.
+class BertCleanText : public Normalizer {
+ public:
+  void Apply(AlignedText& text) const override {
+    ReplaceCharacters(text, [](char32_t c, std::string& out) {
+      const uint16_t properties = unicode::PropertiesOf(c);
+      if (properties & unicode::kBertControl) return true;
+      if (!(properties & unicode::kWhitespace) || c == ' ') return false;
+      out = " ";
+      return true;
+    });
+  }
+};
+
+// BertNormalizer's handle_chinese_chars: a blank before and after every Han ideograph of its list.
+class BertSpacedHan : public Normalizer {
+ public:
+  void Apply(AlignedText& text) const override {
+    ReplaceCharacters(text, [](char32_t c, std::string& out) {
+      // 0x2B920 is the peer's (the block begins at 0x2B820), and ids have to be equal.
+      const bool han = (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
+                       (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+                       (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
+                       (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+      if (!han) return false;
+      out = " ";
+      unicode::AppendUtf8(c, out);
+      out += ' ';
+      return true;
+    });
+  }
+};
+
+// SentencePiece's rules for machine translation: no control characters, odd white space a blank.
+class Nmt : public Normalizer {
+ public:
+  void Apply(AlignedText& text) const override {
+    ReplaceCharacters(text, [](char32_t c, std::string& out) {
+      if ((c >= 0x01 && c <= 0x08) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F ||
+          c == 0x8F || c == 0x9F) {
+        return true;
+      }
+      if (c == 0x09 || c == 0x0A || c == 0x0C || c == 0x0D || c == 0x1680 ||
+          (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||
+          c == 0xFEFF || c == 0xFFFD) {
+        out = " ";
+        return true;
+      }
+      return false;
+    });
+  }
+};
+
+// A compiled map of SentencePiece, applied as Hugging Face does: a grapheme cluster of less than 6
+// bytes is looked up as a whole, and the shortest key it begins with replaces all of it; otherwise
+// each of its characters is looked up.
+class Precompiled : public Normalizer {
+ public:
+  explicit Precompiled(CharsMap map) : map_(std::move(map)) {}
+
   void Apply(AlignedText& text) const override {
     const std::string_view in = text.text();
     AlignedText out;
     bool changed = false;
     uint32_t copied = 0;
-    for (size_t i = 0; i < in.size();) {
-      const auto at = static_cast<uint32_t>(i);
-      if (!(unicode::PropertiesOf(unicode::DecodeUtf8(in, i)) & unicode::kCombiningMark)) continue;
+    const auto look_up = [&](size_t begin, size_t end) {
+      const auto replacement = map_.ShortestMatch(in.substr(begin, end - begin));
+      if (!replacement.has_value()) return false;
       if (!changed) out = AlignedText::Rewrite(text);
       changed = true;
-      out.AppendCopy(text, copied, at);
-      copied = static_cast<uint32_t>(i);
+      out.AppendCopy(text, copied, static_cast<uint32_t>(begin));
+      out.AppendMapped(text, static_cast<uint32_t>(begin), static_cast<uint32_t>(end),
+                       *replacement);
+      copied = static_cast<uint32_t>(end);
+      return true;
+    };
+    for (size_t i = 0; i < in.size();) {
+      const size_t end = unicode::GraphemeEnd(in, i);
+      if (end - i >= 6 || !look_up(i, end)) {
+        for (size_t at = i; at < end;) {
+          const size_t length = unicode::SequenceLength(static_cast<unsigned char>(in[at]));
+          look_up(at, at + length);
+          at += length;
+        }
+      }
+      i = end;
     }
     if (!changed) return;
     out.AppendCopy(text, copied, text.size());
     text = std::move(out);
   }
+
+ private:
+  const CharsMap map_;
 };
 
 class Strip : public Normalizer {
@@ -285,6 +386,22 @@ class Sequence : public Normalizer {
   const std::vector<std::unique_ptr<Normalizer>> steps_;
 };
 
+absl::StatusOr<std::unique_ptr<Normalizer>> MakeBert(const JsonFields& fields) {
+  FT_ASSIGN_OR_RETURN(const bool clean_text, fields.BoolOr("clean_text", true));
+  FT_ASSIGN_OR_RETURN(const bool spaced_han, fields.BoolOr("handle_chinese_chars", true));
+  FT_ASSIGN_OR_RETURN(const bool lowercase, fields.BoolOr("lowercase", true));
+  FT_ASSIGN_OR_RETURN(const bool strip_accents, fields.BoolOr("strip_accents", lowercase));
+  std::vector<std::unique_ptr<Normalizer>> steps;
+  if (clean_text) steps.push_back(std::make_unique<BertCleanText>());
+  if (spaced_han) steps.push_back(std::make_unique<BertSpacedHan>());
+  if (strip_accents) {
+    steps.push_back(std::make_unique<UnicodeForm>(false, false));
+    steps.push_back(std::make_unique<RemoveByProperty>(unicode::kNonspacingMark));
+  }
+  if (lowercase) steps.push_back(std::make_unique<Lowercase>());
+  return std::make_unique<Sequence>(std::move(steps));
+}
+
 absl::StatusOr<std::unique_ptr<Normalizer>> Make(const nlohmann::json& value,
                                                  const std::string& path, int depth) {
   FT_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of(value, path));
@@ -294,7 +411,18 @@ absl::StatusOr<std::unique_ptr<Normalizer>> Make(const nlohmann::json& value,
   if (type == "NFKC") return std::make_unique<UnicodeForm>(true, true);
   if (type == "NFKD") return std::make_unique<UnicodeForm>(false, true);
   if (type == "Lowercase") return std::make_unique<Lowercase>();
-  if (type == "StripAccents") return std::make_unique<StripAccents>();
+  if (type == "StripAccents") return std::make_unique<RemoveByProperty>(unicode::kCombiningMark);
+  if (type == "Nmt") return std::make_unique<Nmt>();
+  if (type == "BertNormalizer") return MakeBert(fields);
+  if (type == "Precompiled") {
+    FT_ASSIGN_OR_RETURN(const std::string encoded, fields.String("precompiled_charsmap"));
+    std::string bytes;
+    if (!absl::Base64Unescape(encoded, &bytes))
+      return fields.Error("precompiled_charsmap", "is not base64");
+    absl::StatusOr<CharsMap> map = CharsMap::Parse(bytes);
+    if (!map.ok()) return fields.Error("precompiled_charsmap", std::string(map.status().message()));
+    return std::make_unique<Precompiled>(*std::move(map));
+  }
   if (type == "ByteLevel") return std::make_unique<ByteLevelNormalizer>();
   if (type == "Strip") {
     FT_ASSIGN_OR_RETURN(const bool left, fields.BoolOr("strip_left", true));

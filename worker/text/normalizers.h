@@ -17,8 +17,9 @@ class Normalizer {
   virtual void Apply(AlignedText& text) const = 0;
 };
 
-// The normalizer that the JSON value describes: NFC, NFD, NFKC, NFKD, Lowercase, Strip,
-// StripAccents, Prepend, Replace, ByteLevel, Sequence; null pointer for JSON null. UNIMPLEMENTED
+// The normalizer that the JSON value describes: BertNormalizer, NFC, NFD, NFKC, NFKD, Lowercase,
+// Strip, StripAccents, Nmt, Precompiled, Prepend, Replace, ByteLevel, Sequence; null pointer for
+// JSON null. UNIMPLEMENTED
 // names an unknown type, INVALID_ARGUMENT a bad field. `path` is the value's place in the file, for
 // errors.
 absl::StatusOr<std::unique_ptr<Normalizer>> MakeNormalizer(const nlohmann::json& value,

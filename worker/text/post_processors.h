@@ -16,8 +16,7 @@ struct SpecialTokens {
   std::vector<int32_t> before, after;
 };
 
-// Reads ByteLevel (adds nothing), TemplateProcessing (its `single` template), BertProcessing,
-// RobertaProcessing and Sequence. JSON null adds nothing. UNIMPLEMENTED names an unknown type,
+// Reads ByteLevel (adds nothing), TemplateProcessing, BertProcessing, RobertaProcessing and Sequence. JSON null adds nothing. UNIMPLEMENTED names an unknown type,
 // INVALID_ARGUMENT a bad field.
 absl::StatusOr<SpecialTokens> ReadPostProcessor(const nlohmann::json& value,
                                                 const std::string& path);

@@ -19,9 +19,8 @@ namespace {
 constexpr int kMaxDepth =
     32;  // of sequences in sequences; a hostile file must not exhaust the stack
 constexpr std::string_view kSupported =
-    "ByteLevel, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, Metaspace, "
-    "BertPreTokenizer, "
-    "CharDelimiterSplit, Sequence";
+    "BertPreTokenizer, ByteLevel, CharDelimiterSplit, Digits, FixedLength, Metaspace, Punctuation, "
+    "Sequence, Split, UnicodeScripts, Whitespace, WhitespaceSplit";
 
 // Cuts at every code point with one of `bits`.
 class SplitByProperty : public PreTokenizer {
@@ -116,6 +115,51 @@ class WhitespaceWords : public PreTokenizer {
   }
 };
 
+// Cuts between scripts as SentencePiece's trainer sees them. As in Hugging Face, white space in
+// front of a span's first letter is lost, and so is a span without letters.
+class UnicodeScripts : public PreTokenizer {
+ public:
+  void Apply(PreTokens& tokens) const override {
+    const std::string_view text = tokens.text.text();
+    std::vector<Span> out;
+    for (const Span& span : tokens.spans) {
+      uint8_t last = 0;
+      for (size_t i = span.begin; i < span.end;) {
+        const auto at = static_cast<uint32_t>(i);
+        const uint8_t script = unicode::ScriptClassOf(unicode::DecodeUtf8(text, i));
+        if (script != 0 && script != last) {
+          if (last != 0) out.back().end = at;
+          out.push_back({at, span.end});
+          last = script;
+        }
+      }
+    }
+    tokens.spans = std::move(out);
+  }
+};
+
+// Cuts into pieces of `length` code points.
+class FixedLength : public PreTokenizer {
+ public:
+  explicit FixedLength(int64_t length) : length_(length) {}
+  void Apply(PreTokens& tokens) const override {
+    const std::string_view text = tokens.text.text();
+    std::vector<Span> out;
+    for (const Span& span : tokens.spans) {
+      for (size_t i = span.begin; i < span.end;) {
+        const auto begin = static_cast<uint32_t>(i);
+        for (int64_t n = 0; n < length_ && i < span.end; ++n)
+          i += unicode::SequenceLength(static_cast<unsigned char>(text[i]));
+        out.push_back({begin, static_cast<uint32_t>(i)});
+      }
+    }
+    tokens.spans = std::move(out);
+  }
+
+ private:
+  const int64_t length_;
+};
+
 class ByteLevel : public PreTokenizer {
  public:
   ByteLevel(bool add_prefix_space, bool use_regex, bool map_bytes)
@@ -190,9 +234,10 @@ class Metaspace : public PreTokenizer {
       const bool prefixed = word[0] == ' ' || word.starts_with(replacement_);
       const auto first =
           static_cast<uint32_t>(unicode::SequenceLength(static_cast<unsigned char>(word[0])));
-      if (!prefixed && (scheme_ == PrependScheme::kAlways ||
-                        (scheme_ == PrependScheme::kFirst &&
-                         tokens.text.OriginOf(span.begin, span.begin + first).begin == 0))) {
+      if (!prefixed &&
+          (scheme_ == PrependScheme::kAlways ||
+           (scheme_ == PrependScheme::kFirst &&
+            tokens.text.OriginOf(span.begin, span.begin + first).begin < tokens.first_character))) {
         rewritten.AppendMapped(tokens.text, span.begin, span.begin + first, replacement_);
       }
       uint32_t copied = span.begin;
@@ -361,6 +406,14 @@ absl::StatusOr<PreTokenization> MakePreTokenizer(const nlohmann::json& value,
       FT_ASSIGN_OR_RETURN(const std::string delimiter, fields.Character("delimiter"));
       steps.push_back(
           std::make_unique<Split>(Pattern::Literal(delimiter), SplitBehavior::kRemoved, false));
+    } else if (type == "UnicodeScripts") {
+      steps.push_back(std::make_unique<UnicodeScripts>());
+    } else if (type == "FixedLength") {
+      int64_t length = 5;
+      if (fields.Has("length")) {
+        FT_ASSIGN_OR_RETURN(length, fields.Integer("length", 1, INT64_MAX));
+      }
+      steps.push_back(std::make_unique<FixedLength>(length));
     } else if (type == "Metaspace") {
       FT_ASSIGN_OR_RETURN(auto metaspace, MakeMetaspace(fields, result.needs_origin));
       steps.push_back(std::move(metaspace));

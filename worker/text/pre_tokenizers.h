@@ -30,10 +30,10 @@ struct PreTokenization {
   std::string family;
 };
 
-// Builds ByteLevel, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, Metaspace,
-// BertPreTokenizer, CharDelimiterSplit, Sequence. `prefer_raw_bytes` leaves the mapping to the
-// byte-level alphabet to the model where that is possible (see raw_bytes). UNIMPLEMENTED names an
-// unknown type, INVALID_ARGUMENT a bad field.
+// Builds BertPreTokenizer, ByteLevel, CharDelimiterSplit, Digits, FixedLength, Metaspace,
+// Punctuation, Sequence, Split, UnicodeScripts, Whitespace, WhitespaceSplit. `prefer_raw_bytes`
+// leaves the mapping to the byte-level alphabet to the model where that is possible (see
+// raw_bytes). UNIMPLEMENTED names an unknown type, INVALID_ARGUMENT a bad field.
 absl::StatusOr<PreTokenization> MakePreTokenizer(const nlohmann::json& value,
                                                  const std::string& path, bool prefer_raw_bytes);
 

@@ -4,16 +4,18 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "proto/base/file_util.h"
 #include "proto/base/status_macros.h"
-#include "worker/text/bpe.h"
 #include "worker/text/decoders.h"
 #include "worker/text/json_fields.h"
 #include "worker/text/normalizers.h"
+#include "worker/text/peer_json.h"
 #include "worker/text/post_processors.h"
 #include "worker/text/pre_tokenizers.h"
+#include "worker/text/token_model.h"
 #include "worker/text/unicode.h"
 
 namespace finetuned {
@@ -21,7 +23,7 @@ namespace finetuned {
 struct Tokenizer::Parts {
   std::unique_ptr<Normalizer> normalizer;  // may be null
   PreTokenization pre_tokenization;
-  std::unique_ptr<BpeModel> model;
+  std::unique_ptr<TokenModel> model;
   SpecialTokens special;
   std::unique_ptr<Decoder> decoder;  // may be null
 
@@ -32,6 +34,7 @@ struct Tokenizer::Parts {
   // How Decode writes added tokens that normalization changes: as normalized, for so does Hugging
   // Face.
   absl::flat_hash_map<int32_t, std::string> decoded_added;
+  absl::flat_hash_set<std::string> special_contents;
   int32_t vocab_size = 0;
 
   absl::Status ReadAddedTokens(const JsonFields& root);
@@ -49,7 +52,7 @@ std::string Normalized(const Normalizer* normalizer, std::string_view text) {
 
 absl::StatusOr<AddedToken> ReadAddedToken(const JsonFields& fields) {
   AddedToken token;
-  FT_ASSIGN_OR_RETURN(const int64_t id, fields.Integer("id", 0, BpeModel::kMaxTokenId));
+  FT_ASSIGN_OR_RETURN(const int64_t id, fields.Integer("id", 0, TokenModel::kMaxTokenId));
   token.id = static_cast<int32_t>(id);
   FT_ASSIGN_OR_RETURN(token.content, fields.String("content"));
   FT_ASSIGN_OR_RETURN(token.special, fields.BoolOr("special", false));
@@ -86,39 +89,37 @@ absl::Status WithName(const absl::Status& status, std::string_view name) {
 
 }  // namespace
 
-// Hugging Face gives ids itself: that of the vocabulary, or the next free one. A file that says
-// another one contradicts its own loader, so it is refused rather than trained on with ids the
-// model may not mean.
+// Hugging Face gives ids itself, whatever the file says: that of the vocabulary, else the next one
+// behind it. A later entry of the same content replaces the flags of an earlier one.
 absl::Status Tokenizer::Parts::ReadAddedTokens(const JsonFields& root) {
   if (!root.Has("added_tokens")) return absl::OkStatus();
   FT_ASSIGN_OR_RETURN(const nlohmann::json* list, root.Array("added_tokens"));
-  added.reserve(list->size());  // the maps below point into it
-  int32_t highest = -1;
+  absl::flat_hash_map<std::string, int32_t> given;
+  absl::flat_hash_map<int32_t, size_t> place;  // in `added`
+  int32_t next = model->token_count();
   for (size_t i = 0; i < list->size(); ++i) {
     const std::string path = absl::StrCat("added_tokens[", i, "]");
     FT_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of((*list)[i], path));
     FT_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(fields));
     if (token.content.empty()) continue;
-    const int32_t id =
-        model->TokenToId(token.content).value_or(std::max(highest + 1, model->token_count()));
-    if (added_by_content.contains(token.content)) {
-      return fields.Error("content",
-                          absl::StrCat("is '", token.content, "', which stands in the list twice"));
+    const auto [entry, is_new] = given.try_emplace(token.content, -1);
+    if (is_new) {
+      const std::optional<int32_t> known = model->TokenToId(token.content);
+      entry->second = known.has_value() ? *known : next++;
     }
-    if (id != token.id || added_by_id.contains(id)) {
-      return fields.Error(
-          "id",
-          absl::StrCat("is ", token.id, " for '", token.content, "', but the vocabulary and the ",
-                       "tokens before give it ", id,
-                       "; ids of added tokens must follow those of the vocabulary without gaps"));
+    token.id = entry->second;
+    if (token.special) special_contents.insert(token.content);
+    vocab_size = std::max(vocab_size, token.id + 1);
+    const auto [at, first] = place.try_emplace(token.id, added.size());
+    if (first) {
+      added.push_back(std::move(token));
+    } else {
+      added[at->second] = std::move(token);
     }
-    highest = std::max(highest, id);
-    added.push_back(std::move(token));
-    added_by_content.emplace(added.back().content, &added.back());
-    added_by_id.emplace(id, &added.back());
-    vocab_size = std::max(vocab_size, id + 1);
   }
-  for (const AddedToken& token : added) {
+  for (const AddedToken& token : added) {  // from here on `added` stays as it is
+    added_by_content.emplace(token.content, &token);
+    added_by_id.emplace(token.id, &token);
     if (token.normalized) {
       const std::string content = Normalized(normalizer.get(), token.content);
       in_normalized_text.Add(content, &token);
@@ -156,7 +157,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromFile(
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view json,
                                                                std::string_view name) {
-  const nlohmann::json value = nlohmann::json::parse(json, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json value = ParsePeerJson(json);
   if (value.is_discarded())
     return absl::InvalidArgumentError(absl::StrCat(std::string(name), ": is not well-formed JSON"));
   const auto build = [&value]() -> absl::StatusOr<std::unique_ptr<Parts>> {
@@ -164,11 +165,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view 
     FT_ASSIGN_OR_RETURN(const JsonFields root, JsonFields::Of(value, "the file"));
     FT_ASSIGN_OR_RETURN(const nlohmann::json* model_value, root.Object("model"));
     FT_ASSIGN_OR_RETURN(const JsonFields model, JsonFields::Of(*model_value, "model"));
-    // Files older than the `type` field hold a BPE, recognizable by its merges.
-    FT_ASSIGN_OR_RETURN(const std::string type,
-                        model.StringOr("type", model.Has("merges") ? "BPE" : ""));
-    if (type != "BPE") return UnknownComponent(model, type, "model", "BPE");
-    FT_ASSIGN_OR_RETURN(parts->model, BpeModel::FromJson(model));
+    FT_ASSIGN_OR_RETURN(parts->model, MakeTokenModel(model));
     parts->vocab_size = parts->model->id_limit();
 
     // By reference: copying a value recurses, and a hostile file may nest it deeply.
@@ -212,6 +209,11 @@ void Tokenizer::EncodeTo(std::string_view text, bool add_special_tokens, Encodin
         with_offsets && span.begin < span.end ? in.OriginOf(span.begin, span.end) : Span{};
     add(token.id, origin.begin, origin.end);
   };
+  uint32_t first_character = 0;
+  if (parts_->pre_tokenization.needs_origin && whole.size() > 0) {
+    const auto lead = static_cast<unsigned char>(whole.text()[0]);
+    first_character = whole.OriginOf(0, static_cast<uint32_t>(unicode::SequenceLength(lead))).end;
+  }
   std::vector<uint32_t> lengths;
   std::vector<AddedTokenMatcher::Part> raw_parts, parts;
   parts_->in_raw_text.Split(whole.text(), raw_parts);
@@ -233,6 +235,7 @@ void Tokenizer::EncodeTo(std::string_view text, bool add_special_tokens, Encodin
       tokens.text = parts.size() == 1 ? std::move(normalized)
                                       : normalized.Slice(part.span.begin, part.span.end);
       tokens.spans.push_back({0, tokens.text.size()});
+      tokens.first_character = first_character;
       if (parts_->pre_tokenization.pre_tokenizer != nullptr)
         parts_->pre_tokenization.pre_tokenizer->Apply(tokens);
       const std::string_view words = tokens.text.text();
@@ -271,12 +274,14 @@ std::string Tokenizer::Decode(absl::Span<const int32_t> ids, bool skip_special_t
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
   for (int32_t id : ids) {
-    if (skip_special_tokens && IsSpecial(id)) continue;
-    if (const auto it = parts_->decoded_added.find(id); it != parts_->decoded_added.end()) {
-      tokens.push_back(it->second);
-    } else if (const std::string* token = parts_->IdToToken(id); token != nullptr) {
-      tokens.push_back(*token);
-    }
+    const auto changed = parts_->decoded_added.find(id);
+    const std::string* token =
+        changed != parts_->decoded_added.end() ? &changed->second : parts_->IdToToken(id);
+    if (token == nullptr) continue;
+    // By what it says, not by its id: so does Hugging Face, and a special token that the normalizer
+    // changes is not left out.
+    if (skip_special_tokens && parts_->special_contents.contains(*token)) continue;
+    tokens.push_back(*token);
   }
   if (parts_->decoder == nullptr) return absl::StrJoin(tokens, " ");
   return absl::StrJoin(parts_->decoder->Apply(std::move(tokens)), "");

@@ -1,10 +1,10 @@
 // Text to token ids and back, exactly as Hugging Face `tokenizers` does it from the same
 // tokenizer.json.
 //
-// Built: the BPE model with all its options. Unigram, WordPiece and WordLevel are refused by name,
-// as is every component that normalizers.h, pre_tokenizers.h, post_processors.h or decoders.h does
-// not list. The file's truncation and padding settings are ignored: what a training sample's length
-// may be is decided elsewhere.
+// Built: everything a tokenizer.json of `tokenizers` 0.23 can say; a component of another type is
+// refused by name. Refused too is what cannot give the same ids each time or would fail on some
+// text: BPE dropout, a model without unknown token that could need one. The file's truncation and
+// padding settings are ignored: what a training sample's length may be is decided elsewhere.
 #pragma once
 
 #include <cstddef>
@@ -55,8 +55,8 @@ class Tokenizer {
   std::vector<int32_t> Encode(std::string_view text, bool add_special_tokens) const;
   Encoding EncodeWithOffsets(std::string_view text, bool add_special_tokens) const;
 
-  // Text of `ids`. Unknown ids are left out, special tokens too if asked. (Hugging Face fails to leave out a special
-  // token whose content its normalizer changes; we do leave it out.)
+  // Text of `ids`. Unknown ids are left out, special tokens too if asked, but not one that has
+  // `normalized` and a content that the normalizer changes, as in Hugging Face.
   std::string Decode(absl::Span<const int32_t> ids, bool skip_special_tokens) const;
 
   // Highest id + 1, added tokens included: the least number of rows an embedding needs.
@@ -66,7 +66,8 @@ class Tokenizer {
   std::optional<std::string> IdToToken(int32_t id) const;
   // True for added tokens marked special.
   bool IsSpecial(int32_t id) const;
-  // In the order of the file.
+  // In the order of the file. Their ids are those that Hugging Face gives them: that of the
+  // vocabulary or the next free one, even where the file says another.
   const std::vector<AddedToken>& added_tokens() const;
 
   // For exporting the vocabulary: the merges in order of rank.

@@ -69,7 +69,10 @@ struct Pages {
         const char32_t c = page << 8 | i;
         while (run + 1 < std::size(kPropertyRuns) && kPropertyRuns[run + 1].first <= c) ++run;
         const char category = kCategoryNames[kPropertyRuns[run].category][0];
-        uint16_t bits = kPropertyRuns[run].flags;
+        const uint16_t flags = kPropertyRuns[run].flags;
+        uint16_t bits = flags & 0x3F;
+        if (flags & 1 << 6) bits |= kBertControl;
+        if (flags & 1 << 7) bits |= kNonspacingMark;
         if (category == 'L') bits |= kLetter;
         if (category == 'N') bits |= kNumber;
         if (c == '\r' || c == '\n') bits |= kNewline;
@@ -88,6 +91,47 @@ struct Pages {
 const Pages& GetPages() {
   static const Pages* const kPages = new Pages;
   return *kPages;
+}
+
+// A small value for each code point out of runs, in two levels; equal blocks are shared.
+class RunTable {
+ public:
+  template <size_t N>
+  explicit RunTable(const CodePointPair (&runs)[N]) {
+    std::map<std::array<uint8_t, 256>, uint16_t> known;
+    size_t run = 0;
+    for (char32_t page = 0; page < 0x1100; ++page) {
+      std::array<uint8_t, 256> block;
+      for (char32_t i = 0; i < 256; ++i) {
+        while (run + 1 < N && runs[run + 1].code_point <= (page << 8 | i)) ++run;
+        block[i] = static_cast<uint8_t>(runs[run].value);
+      }
+      const auto [it, added] = known.try_emplace(block, static_cast<uint16_t>(known.size()));
+      if (added) blocks_.insert(blocks_.end(), block.begin(), block.end());
+      block_of_page_[page] = it->second;
+    }
+  }
+  uint8_t operator[](char32_t c) const {
+    if (c > 0x10FFFF) return 0;
+    return blocks_[(size_t{block_of_page_[c >> 8]} << 8) | (c & 255)];
+  }
+
+ private:
+  std::array<uint16_t, 0x1100> block_of_page_{};
+  std::vector<uint8_t> blocks_;
+};
+
+// Hangul jamo and syllables, as bits; Unicode 16 treats five vowels of Kirat Rai alike.
+enum Hangul : uint8_t { kNoHangul = 0, kL = 1, kV = 2, kT = 4, kLV = 8, kLVT = 16 };
+uint8_t HangulOf(char32_t c) {
+  if (c < kHangulL) return kNoHangul;
+  if (c <= 0x115F || (c >= 0xA960 && c <= 0xA97C)) return kL;
+  if (c <= 0x11A7 || (c >= 0xD7B0 && c <= 0xD7C6)) return kV;
+  if (c <= 0x11FF || (c >= 0xD7CB && c <= 0xD7FB)) return kT;
+  if (c >= kHangulSyllables && c < kHangulSyllables + kHangulCount)
+    return (c - kHangulSyllables) % kHangulTCount == 0 ? kLV : kLVT;
+  if (c == 0x16D63 || (c >= 0x16D67 && c <= 0x16D6A)) return kV;
+  return kNoHangul;
 }
 
 template <typename T, size_t N>
@@ -237,6 +281,52 @@ bool ComposesWithPrevious(char32_t c) {
     return seconds;
   }();
   return std::binary_search(kSeconds->begin(), kSeconds->end(), c);
+}
+
+uint8_t GraphemePropertiesOf(char32_t c) {
+  static const RunTable* const kTable = new RunTable(kGraphemeRuns);
+  return (*kTable)[c];
+}
+
+uint8_t ScriptClassOf(char32_t c) {
+  static const RunTable* const kTable = new RunTable(kUnicodeScriptRuns);
+  return (*kTable)[c];
+}
+
+size_t GraphemeEnd(std::string_view text, size_t begin) {
+  constexpr char32_t kZwj = 0x200D;
+  size_t end = begin;
+  char32_t previous = 0;
+  uint8_t before = 0;  // properties of `previous`
+  bool pictograph = false, pictograph_zwj = false;
+  bool consonant = false, linked = false;
+  while (end < text.size()) {
+    size_t next = end;
+    const char32_t c = DecodeUtf8(text, next);
+    const uint8_t bits = GraphemePropertiesOf(c);
+    if (end != begin) {
+      if (previous == '\r' && c == '\n') return next;
+      if ((before | bits) & kGraphemeControl) break;
+      const uint8_t left = HangulOf(previous), right = HangulOf(c);
+      const bool hangul = (left == kL && right & (kL | kV | kLV | kLVT)) ||
+                          (left & (kLV | kV) && right & (kV | kT)) ||
+                          (left & (kLVT | kT) && right == kT);
+      if (!(bits & kJoinsPrevious || before & kGraphemePrepend || hangul ||
+            (pictograph_zwj && bits & kPictographic) ||
+            (consonant && linked && bits & kConsonant))) {
+        break;
+      }
+    }
+    pictograph_zwj = pictograph && c == kZwj;
+    pictograph = bits & kPictographic || (pictograph && bits & kExtendsPictograph);
+    linked = !(bits & kConsonant) && consonant &&
+             (bits & kLinker || (linked && bits & kExtendsConjunct));
+    consonant = bits & kConsonant || (consonant && bits & (kLinker | kExtendsConjunct));
+    previous = c;
+    before = bits;
+    end = next;
+  }
+  return end;
 }
 
 std::optional<std::vector<std::pair<char32_t, char32_t>>> PropertyRanges(std::string_view name) {

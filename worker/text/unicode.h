@@ -31,6 +31,8 @@ enum Property : uint16_t {
   kMovesNfkd = 1 << 10,
   kMovesNfc = 1 << 11,
   kMovesNfkc = 1 << 12,
+  kBertControl = 1 << 13,     // removed by BertNormalizer's clean_text
+  kNonspacingMark = 1 << 14,  // removed by BertNormalizer's strip_accents, after NFD
 };
 
 namespace internal {
@@ -109,6 +111,28 @@ char32_t Compose(char32_t first, char32_t second);
 
 // True when some pair composes with `c` as its second part.
 bool ComposesWithPrevious(char32_t c);
+
+// What a code point does in grapheme clusters: bits of GraphemePropertiesOf(). Measured only as far
+// as clusters of up to 5 bytes tell, see unicode_tables.py.
+enum GraphemeProperty : uint8_t {
+  kGraphemeControl = 1 << 0,  // always a cluster of its own
+  kJoinsPrevious = 1 << 1,    // Extend, ZWJ, SpacingMark
+  kGraphemePrepend = 1 << 2,  // joins what follows
+  kPictographic = 1 << 3,
+  kExtendsPictograph = 1 << 4,  // may stand between a pictograph and ZWJ
+  kConsonant = 1 << 5,          // of a conjunct, as kLinker and kExtendsConjunct
+  kLinker = 1 << 6,
+  kExtendsConjunct = 1 << 7,
+};
+uint8_t GraphemePropertiesOf(char32_t c);
+
+// End of the extended grapheme cluster (Unicode Standard Annex 29) that begins at `begin`, but each
+// regional indicator is a cluster. REQUIRES: `text` is well-formed, begin < text.size().
+size_t GraphemeEnd(std::string_view text, size_t begin);
+
+// Class of a code point for the pre-tokenizer UnicodeScripts, which cuts between different ones; 0
+// goes with any.
+uint8_t ScriptClassOf(char32_t c);
 
 // Code point ranges [first, last] of a property as Oniguruma knows it under \p{name}: a general
 // category ("L", "Lu", "Letter" …), one of the scripts in the table, "word" (\w) or "digit" (\d).

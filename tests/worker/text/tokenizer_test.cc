@@ -157,9 +157,10 @@ TEST(TokenizerTest, NamesTheFamilyForLlamaCpp) {
 
 TEST(TokenizerTest, RefusesWhatIsNotBuiltByName) {
   json file = ByteLevelFile({});
-  file["model"]["type"] = "Unigram";
+  file["model"]["type"] = "Trigram";
   EXPECT_THAT(Refusal(file),
-              HasSubstr("test.json: model: model type 'Unigram' is not built yet; supported: BPE"));
+              HasSubstr("test.json: model: model type 'Trigram' is not built yet; supported: BPE, "
+                        "Unigram, WordPiece, WordLevel"));
   for (const char* key : {"normalizer", "pre_tokenizer", "post_processor", "decoder"}) {
     file = ByteLevelFile({});
     file[key] = {{"type", "Martian"}};
@@ -196,8 +197,7 @@ TEST(TokenizerTest, RefusesHostileFiles) {
   EXPECT_THAT(with("/model/merges", {"a b c"}), HasSubstr("model.merges[0]"));
   EXPECT_THAT(with("/model/merges", {json{1, 2}}), HasSubstr("model.merges[0]"));
   EXPECT_THAT(with("/model/byte_fallback", "yes"), HasSubstr("model.byte_fallback"));
-  EXPECT_THAT(with("/added_tokens/0/id", 5), HasSubstr("added_tokens[0].id is 5"));
-  EXPECT_THAT(with("/added_tokens/1/content", "<|bos|>"), HasSubstr("twice"));
+  EXPECT_THAT(with("/added_tokens/0/id", -5), HasSubstr("added_tokens[0].id is -5"));
   EXPECT_THAT(with("/added_tokens", "x"), HasSubstr("added_tokens"));
   EXPECT_THAT(with("/post_processor/special_tokens", json::object()), HasSubstr("<|bos|>"));
   EXPECT_THAT(with("/post_processor/special_tokens/<|bos|>/ids", {99999}), HasSubstr("99999"));
@@ -209,6 +209,21 @@ TEST(TokenizerTest, RefusesHostileFiles) {
   file["model"]["vocab"].erase("a");
   file["model"]["unk_token"] = "<unk>";
   EXPECT_THAT(Refusal(file), HasSubstr("model.unk_token is '<unk>'"));
+}
+
+TEST(TokenizerTest, AddedTokensGetTheIdsThatHuggingFaceGivesThem) {
+  json file = ByteLevelFile({});
+  file["added_tokens"][0]["id"] = 9000;                     // 256 follows the vocabulary
+  file["added_tokens"].push_back(file["added_tokens"][1]);  // a second time, no longer special
+  file["added_tokens"][2]["special"] = false;
+  file["added_tokens"].push_back(file["added_tokens"][1]);
+  file["added_tokens"][3]["content"] = "a";  // has an id in the vocabulary
+  const auto tokenizer = Make(file);
+  EXPECT_THAT(tokenizer->Encode("<|bos|>b<|im_end|>a", false), ElementsAre(256, 'b', 257, 'a'));
+  EXPECT_EQ(tokenizer->vocab_size(), 258);
+  EXPECT_FALSE(tokenizer->IsSpecial(257));
+  // What was special once is left out of the text.
+  EXPECT_EQ(tokenizer->Decode({256, 'b', 257, 'a'}, true), "b");
 }
 
 // Values nested as deeply as a file may be long, where a component and where something else is
