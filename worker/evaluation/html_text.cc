@@ -113,11 +113,18 @@ std::string ShortNumber(double value, int digits) {
   return absl::StrReplaceAll(text, {{"-", "−"}});
 }
 
+std::string MeasuredNumber(double value) {
+  const double size = std::abs(value);
+  if (!(size >= 1e-3 && size < 999.95)) return ShortNumber(value);
+  const int decimals = size < 9.9995 ? 3 : size < 99.995 ? 2 : 1;
+  return absl::StrReplaceAll(absl::StrFormat("%.*f", decimals, value), {{"-", "−"}});
+}
+
 std::string PercentChange(double before, double after) {
   const double percent = 100 * (after / before - 1);
   if (!std::isfinite(percent)) return "–";
-  if (std::abs(percent) >= 1000) return absl::StrFormat("× %s", ShortNumber(after / before, 3));
-  return absl::StrReplaceAll(absl::StrFormat("%+.1f %%", percent), {{"-", "−"}});
+  if (std::abs(percent) >= 1000) return absl::StrFormat("× %s", ShortNumber(after / before, 3));
+  return absl::StrReplaceAll(absl::StrFormat("%+.1f %%", percent), {{"-", "−"}});
 }
 
 std::string BytesText(uint64_t bytes) {

@@ -105,11 +105,11 @@ std::string Verdict(const ReportInputs& in) {
                after = result.tuned().response().perplexity();
   if (Measured(result.base().response()) && Measured(result.tuned().response()) &&
       std::isfinite(before) && std::isfinite(after)) {
-    absl::StrAppend(
-        &out,
-        "<p>In plain words: at each token of an answer the base model was as unsure as between ",
-        ShortNumber(before, 3), " equally likely choices, the tuned model as between ",
-        ShortNumber(after, 3), ".</p>");
+    absl::StrAppend(&out,
+                    "<p>In plain words: at each token of a right answer the base model is as "
+                    "unsure as if it chose among ",
+                    ShortNumber(before, 3), " equally likely tokens, the tuned model among ",
+                    ShortNumber(after, 3), ".</p>");
   }
   for (size_t i = 1; i < parts.size(); ++i) {
     parts[i][0] = absl::ascii_toupper(static_cast<unsigned char>(parts[i][0]));
@@ -127,19 +127,20 @@ std::string Tiles(const ReportInputs& in) {
   };
   if (Measured(result.tuned().response())) {
     const bool compared = Measured(result.base().response());
-    tile("Response perplexity", ShortNumber(result.tuned().response().perplexity()),
-         compared ? absl::StrCat("base ", ShortNumber(result.base().response().perplexity()), ", ",
-                                 PercentChange(result.base().response().perplexity(),
-                                               result.tuned().response().perplexity()))
-                  : "not compared with the base");
+    tile("Response perplexity", MeasuredNumber(result.tuned().response().perplexity()),
+         compared
+             ? absl::StrCat("base ", MeasuredNumber(result.base().response().perplexity()), ", ",
+                            PercentChange(result.base().response().perplexity(),
+                                          result.tuned().response().perplexity()))
+             : "not compared with the base");
   }
   const bool selected = result.best_step() > 0 && std::isfinite(result.best_eval_loss());
   if (selected)
-    tile("Best evaluation loss", ShortNumber(result.best_eval_loss()),
+    tile("Best evaluation loss", MeasuredNumber(result.best_eval_loss()),
          absl::StrCat("at step ", GroupedCount(result.best_step())));
   if (!in.metrics.empty()) {
-    tile("Training loss", ShortNumber(in.metrics.back().loss()),
-         absl::StrCat("first step ", ShortNumber(in.metrics.front().loss())));
+    tile("Training loss", MeasuredNumber(in.metrics.back().loss()),
+         absl::StrCat("first step ", MeasuredNumber(in.metrics.front().loss())));
   }
   if (result.steps() > 0) {
     tile("Steps", GroupedCount(result.steps()),
@@ -160,12 +161,15 @@ std::string Tiles(const ReportInputs& in) {
              : "");
   }
   if (in.estimate.trainable_parameters() > 0) {
-    tile("Trained parameters", GroupedCount(in.estimate.trainable_parameters()),
+    const auto millions = [](int64_t count) {
+      return ShortNumber(static_cast<double>(count) / 1e6, 3) + " M";
+    };
+    const double share = static_cast<double>(in.estimate.trainable_parameters()) /
+                         static_cast<double>(std::max<int64_t>(1, in.estimate.total_parameters()));
+    tile("Trained parameters", millions(in.estimate.trainable_parameters()),
          in.estimate.total_parameters() > 0
-             ? absl::StrFormat("%.2f %% of %s",
-                               100.0 * static_cast<double>(in.estimate.trainable_parameters()) /
-                                   static_cast<double>(in.estimate.total_parameters()),
-                               GroupedCount(in.estimate.total_parameters()))
+             ? absl::StrFormat("%.2f %% of %s", 100 * share,
+                               millions(in.estimate.total_parameters()))
              : "");
   }
   return out + "</div>\n";
@@ -188,7 +192,7 @@ std::string EvaluationTable(const v1::JobResult& result) {
   const auto row = [&](const char* what, const v1::LossSummary& b, const v1::LossSummary& t) {
     if (!Measured(b) && !Measured(t)) return;
     const auto show = [](const v1::LossSummary& loss, double value) {
-      return loss.tokens() > 0 ? ShortNumber(value) : "–";
+      return loss.tokens() > 0 ? MeasuredNumber(value) : "–";
     };
     std::string change = "–";
     if (Measured(b) && Measured(t)) {
@@ -255,7 +259,7 @@ std::string EvaluationHistory(const std::vector<v1::EvaluationResult>& evaluatio
     const bool base = e.model() == "base";
     rows.push_back({base ? "0" : GroupedCount(e.step()),
                     base ? "–" : absl::StrFormat("%.2f", e.epoch()),
-                    ShortNumber(e.response().loss()), ShortNumber(e.response().perplexity()),
+                    MeasuredNumber(e.response().loss()), MeasuredNumber(e.response().perplexity()),
                     GroupedCount(e.samples()),
                     absl::StrCat(base ? "base model" : Name(e.verdict()),
                                  e.is_best() ? " <b>★ best</b>" : "")});
@@ -369,7 +373,7 @@ std::string Exports(const ReportInputs& in) {
                     absl::StrCat("<code>", Name(artifact.sha256()), "</code>")});
   }
   if (!rows.empty())
-    absl::StrAppend(&out, out.empty() ? "" : "<h3 style=\"margin-top:16px\">Files</h3>",
+    absl::StrAppend(&out, out.empty() ? "" : "<h3>Files</h3>",
                     Table({"File", "#Size", "SHA-256"}, rows));
   return out;
 }
@@ -380,7 +384,7 @@ std::string Checkpoints(const ReportInputs& in) {
     uint64_t bytes = 0;
     for (const auto& [part, size] : c.bytes_by_part()) bytes += size;
     rows.push_back({GroupedCount(c.step()), absl::StrFormat("%.2f", c.epoch()),
-                    c.has_eval_loss() ? ShortNumber(c.eval_loss()) : "–", Name(c.reason()),
+                    c.has_eval_loss() ? MeasuredNumber(c.eval_loss()) : "–", Name(c.reason()),
                     BytesText(bytes),
                     absl::StrCat(c.verified() ? "verified" : "not verified",
                                  c.is_best() ? " <b>★ best</b>" : "")});

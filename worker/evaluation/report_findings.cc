@@ -73,8 +73,8 @@ std::vector<ReportFinding> ReportFindings(const ReportInputs& in) {
         "Overfitting: the evaluation loss was lowest at step %s (%s) and rose to %s by step %s. %s "
         "Fewer epochs, more "
         "data or a lower learning_rate would help.",
-        GroupedCount(best->step()), ShortNumber(best->response().loss()),
-        ShortNumber(last->response().loss()), GroupedCount(last->step()),
+        GroupedCount(best->step()), MeasuredNumber(best->response().loss()),
+        MeasuredNumber(last->response().loss()), GroupedCount(last->step()),
         in.spec.load_best_model_at_end() ? "The weights of the best step were kept."
                                          : "The weights of the last step were kept."));
   }
@@ -82,9 +82,10 @@ std::vector<ReportFinding> ReportFindings(const ReportInputs& in) {
   const double prompt_before = result.base().prompt().perplexity(),
                prompt_after = result.tuned().prompt().perplexity();
   if (prompt_before > 0 && prompt_after > prompt_before * kForgetting) {
-    warn(absl::StrCat("Perplexity on the prompts rose from ", ShortNumber(prompt_before), " to ",
-                      ShortNumber(prompt_after), " (", PercentChange(prompt_before, prompt_after),
-                      "). Prompts are ", in.spec.dataset().train_on_inputs() ? "" : "not ",
+    warn(absl::StrCat("Perplexity on the prompts rose from ", MeasuredNumber(prompt_before), " to ",
+                      MeasuredNumber(prompt_after), " (",
+                      PercentChange(prompt_before, prompt_after), "). Prompts are ",
+                      in.spec.dataset().train_on_inputs() ? "" : "not ",
                       "trained on here; a large rise means that the model forgets other text. A "
                       "lower learning_rate, fewer steps or a ",
                       "smaller lora.r limit it."));
@@ -97,10 +98,10 @@ std::vector<ReportFinding> ReportFindings(const ReportInputs& in) {
     equal += !sample.tuned().empty() && sample.tuned() == sample.base();
   }
   if (repeating > 0) {
-    warn(absl::StrCat(Plural(repeating, "sample answer", "sample answers"), " of ", answered,
-                      " of the tuned model repeat a phrase over and over. Greedy answers do so "
-                      "before a model is trained enough; longer ",
-                      "training or a repetition_penalty helps."));
+    warn(absl::StrCat("The tuned model repeats a phrase over and over in ", repeating, " of ",
+                      Plural(answered, "sample answer", "sample answers"),
+                      ". Greedy answers do so before a model is trained enough; longer training or "
+                      "a repetition_penalty helps."));
   }
   if (answered > 0 && equal == answered) {
     remark(

@@ -3,7 +3,8 @@
 
 namespace finetuned {
 
-// Series colours are Okabe and Ito's, told apart by people with any colour vision; dark pages have their lighter ones.
+// Series colours are Okabe and Ito's, told apart by people with any colour vision; dark pages have
+// their lighter ones.
 inline constexpr char kReportStyle[] = R"css(
 :root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--text:#1b1f24;--soft:#59636e;--line:#d8dde3;--grid:#e6e9ed;
 --c1:#0072b2;--c2:#d55e00;--c3:#00805f;--c4:#a5488a;--good:#0b7a4b;--goodbg:#e8f5ee;--bad:#b3261e;--badbg:#fdeceb;
@@ -18,6 +19,8 @@ main{max-width:1080px;margin:0 auto;padding:28px 20px 48px}
 h1{font-size:26px;line-height:1.25;margin:2px 0 4px;overflow-wrap:anywhere}
 h2{font-size:18px;margin:0 0 12px}
 h3{font-size:14px;margin:0 0 8px}
+*+h3{margin-top:18px}
+.scroll+p{margin-top:12px}
 p{margin:0 0 10px}
 p:last-child{margin-bottom:0}
 small,.soft,.sub{color:var(--soft)}
@@ -30,7 +33,7 @@ section,.verdict{background:var(--card);border:1px solid var(--line);border-radi
 .bad{--tone:var(--bad);--tonebg:var(--badbg)}
 .warn{--tone:var(--warn);--tonebg:var(--warnbg)}
 .plain{--tone:var(--plain);--tonebg:var(--plainbg)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin-top:16px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(136px,1fr));gap:10px;margin-top:16px}
 .tiles>div{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px}
 .tiles small{display:block}
 .tiles b{display:block;font-size:20px;line-height:1.35;font-weight:600}
@@ -43,7 +46,8 @@ th,td{text-align:left;padding:6px 14px 6px 0;border-bottom:1px solid var(--grid)
 tr:last-child>*{border-bottom:0}
 thead th{color:var(--soft);font-weight:500;font-size:13px;border-bottom-color:var(--line)}
 tbody th{font-weight:500}
-.num{text-align:right;white-space:nowrap}
+.num{text-align:right}
+td.num{white-space:nowrap}
 th:last-child,td:last-child{padding-right:0}
 .up{color:var(--bad)}.down{color:var(--good)}
 code,.mono{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
@@ -70,7 +74,7 @@ figcaption{display:flex;flex-wrap:wrap;gap:0 10px;align-items:baseline;margin-bo
 .yt,.xt,.xl{position:absolute;font-size:12px;line-height:14px;color:var(--soft);white-space:nowrap}
 .yt{right:8px;margin-top:-7px}
 .xt{transform:translateX(-50%)}
-.xl{right:10px;bottom:2px}
+.xl{left:52px;right:10px;bottom:2px;text-align:center}
 .ys{position:absolute;left:0;top:0;width:52px;height:var(--h)}
 .xs{position:absolute;left:52px;right:10px;top:calc(var(--h) + 8px);height:16px}
 path{vector-effect:non-scaling-stroke;fill:none}
@@ -101,15 +105,18 @@ font-size:12.5px;line-height:1.45;white-space:nowrap;pointer-events:none;box-sha
 footer{margin-top:20px;color:var(--soft);font-size:13px}
 @media (max-width:640px){main{padding:16px 12px 32px}section,.verdict{padding:14px}.charts,.settings{grid-template-columns:minmax(0,1fr);columns:1}
 .tiles{grid-template-columns:repeat(2,minmax(0,1fr));gap:8px}.legend{margin-left:0}.facts th{width:auto}
+table{font-size:13.5px}th,td{padding-right:9px}.settings code,.settings .mono{font-size:11.5px}
 .charts .chart:first-child .plot{--h:220px}}
 @media print{:root{color-scheme:light;--bg:#fff;--card:#fff;--text:#000;--soft:#444;--line:#bbb;--grid:#ddd;--c1:#0072b2;--c2:#d55e00;
 --c3:#00805f;--c4:#a5488a;--good:#0b7a4b;--goodbg:#fff;--bad:#b3261e;--badbg:#fff;--warn:#8a5a00;--warnbg:#fff;--plain:#3d5a80;--plainbg:#fff}
 body{font-size:11px;print-color-adjust:exact;-webkit-print-color-adjust:exact}main{max-width:none;padding:0}
+h2,h3,section>p:first-of-type{break-after:avoid}.tiles{grid-template-columns:repeat(auto-fit,minmax(110px,1fr))}.charts .chart:first-child .plot{--h:200px}.plot{--h:150px}
 section{break-inside:auto;padding:10px 0;border-width:1px 0 0;border-radius:0}.sample,tr,.tiles>div,.findings li,.verdict{break-inside:avoid}
 .said{max-height:none;overflow:visible}.scroll{overflow:visible}.tip,.rule{display:none}}
 )css";
 
-// Shows the values nearest to the pointer. Each .area names its x range; each path carries its points.
+// Shows the values nearest to the pointer. Each .area names its x range; each path carries its
+// points.
 inline constexpr char kReportScript[] = R"js(//<![CDATA[
 (function () {
   'use strict';

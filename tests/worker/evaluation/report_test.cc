@@ -122,16 +122,16 @@ TEST(ReportTest, SaysWhatMattersInOrder) {
   ExpectSoundPage(html);
   size_t last = 0;
   for (const char* text :
-       {"<title>smollm2-135m", "Improved: response perplexity 42.5 → 8.0",
-        "as unsure as between 42.5", "Ready to deploy", "id=\"evaluation\"", "id=\"samples\"",
-        "id=\"curves\"", "id=\"data\"", "id=\"exports\"", "id=\"settings\"", "id=\"provenance\""}) {
+       {"<title>smollm2-135m", "Improved: response perplexity 42.5 → 8.0", "chose among 42.5",
+        "Ready to deploy", "id=\"evaluation\"", "id=\"samples\"", "id=\"curves\"", "id=\"data\"",
+        "id=\"exports\"", "id=\"settings\"", "id=\"provenance\""}) {
     const size_t at = html.find(text);
     ASSERT_NE(at, std::string::npos) << text;
     EXPECT_GT(at, last) << text;
     last = at;
   }
   EXPECT_THAT(html, HasSubstr("class=\"verdict good\""));
-  EXPECT_THAT(html, HasSubstr("−81.2 %"));
+  EXPECT_THAT(html, HasSubstr("(−81.2 %)"));
   EXPECT_THAT(html, HasSubstr("Define the noun &quot;endodontia&quot;."));
   EXPECT_THAT(html, HasSubstr("✓ verified: max relative error 3.1e-3"));
   EXPECT_THAT(html, Not(HasSubstr("http://www.w3.org/2000")));
@@ -156,7 +156,8 @@ TEST(ReportTest, HostileTextsAreInert) {
       std::string("\0\x01\x1b[31m\x7f", 8),
       "\xff\xfe broken \xc3 \xed\xa0\x80 \xf4\x90\x80\x80 \xc0\xaf",
       "\xef\xbf\xbf \xef\xbf\xbe",
-      "\u202eevil\u202c \u2066x \u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 👩‍👩‍👧 "
+      "\u202eevil\u202c \u2066x \u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 "
+      "👩‍👩‍👧 "
       "\u0301",
   };
   for (const std::string& text : hostile) {
@@ -330,15 +331,17 @@ TEST(ReportFindingsTest, EachRule) {
   in.evaluations.back().set_step(8);
   SetLoss(2.5, 7118, in.evaluations.back().mutable_response());
   EXPECT_THAT(FindingTexts(in), HasSubstr("W Overfitting: the evaluation loss was lowest at step 4 "
-                                          "(2.08) and rose to 2.5 by step 8. The "
+                                          "(2.080) and rose to 2.500 by step 8. The "
                                           "weights of the best step were kept."));
   in = Ordinary(10);
   SetLoss(5.06, 23030, in.result.mutable_tuned()->mutable_prompt());
   EXPECT_THAT(FindingTexts(in),
-              HasSubstr("W Perplexity on the prompts rose from 114.4 to 157.6 (+37.7 %)"));
+              HasSubstr("W Perplexity on the prompts rose from 114.4 to 157.6 (+37.7 %)"));
   in = Ordinary(10);
   in.result.mutable_samples(0)->set_tuned("a kind of kind of kind of kind of thing");
-  EXPECT_THAT(FindingTexts(in), HasSubstr("W 1 sample answer of 1 of the tuned model"));
+  EXPECT_THAT(
+      FindingTexts(in),
+      HasSubstr("W The tuned model repeats a phrase over and over in 1 of 1 sample answer."));
   in = Ordinary(10);
   in.result.mutable_samples(0)->set_tuned(in.result.samples(0).base());
   EXPECT_THAT(FindingTexts(in), HasSubstr("i All sample answers of the tuned model equal"));
@@ -375,7 +378,10 @@ TEST(HtmlTextTest, Numbers) {
   EXPECT_EQ(ShortNumber(12345.6), "12,346");
   EXPECT_EQ(ShortNumber(1e20), "1e20");
   EXPECT_EQ(ShortNumber(kNan), "–");
-  EXPECT_EQ(PercentChange(40, 10), "−75.0 %");
+  EXPECT_EQ(PercentChange(40, 10), "−75.0 %");
+  EXPECT_EQ(MeasuredNumber(2.45), "2.450");
+  EXPECT_EQ(MeasuredNumber(999.96), "1000");
+  EXPECT_EQ(MeasuredNumber(9.99961), "10.00");
   EXPECT_EQ(PercentChange(0, 10), "–");
   EXPECT_EQ(BytesText(1023), "1023 B");
   EXPECT_EQ(BytesText(3549278208), "3.31 GiB");
