@@ -182,8 +182,10 @@ int AnswerLines(int input, int output, const Answer& answer) {
   return 1;
 }
 
+// Escaped beyond ASCII, as Python does it: some readers take U+2028 and others for the end of a
+// line.
 void AppendJson(const Json& value, std::string& out) {
-  out += value.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
+  out += value.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
 }
 
 void AppendError(size_t number, std::string_view what, std::string& out) {

@@ -5,7 +5,7 @@
 //   detokenize  one JSON array of ids a line    → {"text": …}
 //   render      one JSON object of variables    → {"text": …}
 //
-// One line in, one line out, in order. A line that cannot be done is answered with {"error": "line
+// One line in, one line out, in order; what is written is ASCII. A line that cannot be done is answered with {"error": "line
 // 3: …"} and the next one follows. Answers are written when no complete line of input is left to
 // read, so a partner that asks and waits gets its answer, and a large file goes through in large
 // pieces. Memory does not grow with the input, only with its longest line.

@@ -72,7 +72,7 @@ TEST_F(TextModes, Detokenize) {
   const std::string path = File("tokenizer.json", kTokenizer);
   EXPECT_EQ(Run("detokenize", {"--tokenizer", path},
                 "[4, 2, 3, 99, 4294967296]\n[]\n[-1]\n[1.5]\n{}\n[0]\n"),
-            "{\"text\":\"<s>abé\"}\n{\"text\":\"\"}\n"
+            "{\"text\":\"<s>ab\\u00e9\"}\n{\"text\":\"\"}\n"
             "{\"error\":\"line 3: holds something that is no token id, an integer from 0\"}\n"
             "{\"error\":\"line 4: holds something that is no token id, an integer from 0\"}\n"
             "{\"error\":\"line 5: is no JSON array of token ids\"}\n{\"text\":\"a\"}\n");
@@ -84,7 +84,7 @@ TEST_F(TextModes, Render) {
   const std::string path = File("t.jinja", "{{ x }}{{ strftime_now('%Y-%m-%d %H:%M') }}{{ y.z }}");
   EXPECT_EQ(Run("render", {"--template", path, "--now", "2025-01-05T09:07:03"},
                 "{\"x\": 1, \"y\": {\"z\": \"é\\n\"}}\n{\"x\": 1}\n[]\n"),
-            "{\"text\":\"12025-01-05 09:07é\\n\"}\n{\"error\":\"line 2: template " + path +
+            "{\"text\":\"12025-01-05 09:07\\u00e9\\n\"}\n{\"error\":\"line 2: template " + path +
                 ":1:48: 'y' is undefined\"}\n{\"error\":\"line 3: each line must be a JSON object "
                 "of variables\"}\n");
   EXPECT_EQ(code, 0);
