@@ -66,10 +66,10 @@ Run Setup(CLI::App& app) {
       ->required()
       ->type_name("DIR");
   app.add_option("--only", options->only,
-                 "one kind: adapter, merged, gguf, report, summary, metrics, failure or "
+                 "one kind: adapter, merged, gguf, report, summary, metrics, generations, failure or "
                  "quarantine; repeatable")
       ->check(CLI::IsMember(
-          {"adapter", "merged", "gguf", "report", "summary", "metrics", "failure", "quarantine"}))
+          {"adapter", "merged", "gguf", "report", "summary", "metrics", "generations", "failure", "quarantine"}))
       ->type_name("KIND")
       ->expected(1)
       ->take_all()

@@ -2,78 +2,23 @@
 `seq`, every step's loss and gradient norm and the adapter's bytes equal those of a run that nobody disturbed.
 
     kills.py [--kills N] [--jobs N] [--seed N]
-
-The model is a small random Llama with SmolLM2's tokenizer, so that a step takes a fraction of a second.
 """
 import argparse
-import importlib
 import json
 import os
 import pathlib
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 
 import grpc
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-SOURCE = pathlib.Path(os.environ["FINETUNED_SOURCE_DIR"])
-BIN = pathlib.Path(os.environ["FINETUNED_BIN_DIR"])
+from service import Service, api, make_model
+
 JOB = {"max_steps": 60, "max_seq_length": 128, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "save_steps": 5,
        "eval_steps": 20}
-
-
-def api(directory):
-    """A client made from the .proto files alone."""
-    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{SOURCE}/proto", f"--python_out={directory}",
-                    f"--grpc_python_out={directory}"] + [f"finetuned/v1/{name}.proto" for name in
-                                                        ("options", "job_spec", "types", "service")], check=True)
-    sys.path.insert(0, str(directory))
-    return [importlib.import_module(f"finetuned.v1.{name}") for name in ("service_pb2", "service_pb2_grpc", "types_pb2")]
-
-
-def make_model(directory):
-    demo = directory / "demo-model"
-    subprocess.run([sys.executable, SOURCE / "docker/make_demo_model.py", "--out", demo], check=True, stdout=subprocess.DEVNULL)
-    torch.manual_seed(1)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=49152, hidden_size=64, intermediate_size=128, num_hidden_layers=3,
-                                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-                                         tie_word_embeddings=True))
-    model.save_pretrained(directory / "models/tiny")
-    for file in demo.iterdir():
-        if file.name.startswith(("tokenizer", "special", "generation", "chat_template")):
-            shutil.copy(file, directory / "models/tiny")
-    shutil.rmtree(demo)
-
-
-class Service:
-    def __init__(self, directory):
-        self.directory, self.process, self.port = directory, None, None
-
-    def start(self):
-        log = open(self.directory / "server.log", "ab")
-        # Port 0: the system chooses one, and the log says which.
-        before = (self.directory / "server.log").stat().st_size
-        self.process = subprocess.Popen([BIN / "finetuned", "--data-dir", self.directory / "data", "--listen", "127.0.0.1:0",
-                                         "--metrics-listen", "off", "--model-root", self.directory / "models",
-                                         "--data-root", self.directory / "datasets"], stdout=log, stderr=log)
-        for _ in range(300):
-            text = (self.directory / "server.log").read_bytes()[before:].decode()
-            if " serves on 127.0.0.1:" in text:
-                self.port = int(text.split(" serves on 127.0.0.1:")[1].split(",")[0])
-                return
-            assert self.process.poll() is None, text
-            time.sleep(0.1)
-        raise TimeoutError("the server did not start")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
 
 
 def workers(directory):
@@ -98,7 +43,7 @@ def main():
     chance = random.Random(options.seed)
     directory = pathlib.Path(tempfile.mkdtemp(prefix="finetuned-kills-"))
     pb, rpc, types = api(directory)
-    make_model(directory)
+    make_model(directory / "models/tiny")
     (directory / "datasets").mkdir()
     words = random.Random(5)
     with open(directory / "datasets/train.jsonl", "w") as file:
@@ -110,7 +55,7 @@ def main():
     service.start()
 
     def stub():
-        return rpc.FineTuningServiceStub(grpc.insecure_channel(f"127.0.0.1:{service.port}"))
+        return rpc.FineTuningServiceStub(service.channel())
 
     def create(seed):
         request = pb.CreateJobRequest(request_id=f"{options.seed}-{time.time()}")
@@ -197,8 +142,7 @@ def main():
         assert adapter == expected[seed][1], f"{job}: the adapter differs from the undisturbed run"
         print(f"{job}: {attempts} attempts, {len(steps)} steps and the adapter equal to the undisturbed run", flush=True)
     print(f"{sum(done.values())} kills {done}: nothing lost, nothing repeated, {len(stormy)} jobs equal to the bit")
-    service.process.terminate()
-    service.process.wait()
+    service.stop()
     shutil.rmtree(directory)
 
 

@@ -5,14 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <map>
-#include <regex>
 #include <set>
 #include <stdexcept>
 
 #include "nlohmann/json.hpp"
 #include "proto/base/file_util.h"
+#include "worker/adapters/peft_config.h"
 #include "worker/models/safetensors.h"
 
 namespace finetuned {
@@ -39,22 +38,6 @@ std::vector<std::string> LinearNames(CausalLm& model) {
   return names;
 }
 
-// PEFT's rule for rank_pattern and alpha_pattern: the key matches the whole name or its end after a
-// dot; first one wins.
-template <typename Map, typename Value>
-Value PatternValue(const Map& patterns, const std::string& name, Value otherwise) {
-  std::map<std::string, Value> ordered(patterns.begin(), patterns.end());
-  for (const auto& [key, value] : ordered) {
-    try {
-      if (std::regex_match(name, std::regex("(.*\\.)?(" + key + ")"))) return value;
-    } catch (const std::regex_error& error) {
-      throw std::invalid_argument("lora pattern '" + key +
-                                  "' is no valid regular expression: " + error.what());
-    }
-  }
-  return otherwise;
-}
-
 at::Tensor InitialA(const v1::Lora& spec, const std::string& parameter, int64_t rank, int64_t in,
                     uint64_t seed) {
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed ^ NameHash(parameter));
@@ -70,49 +53,9 @@ at::Tensor InitialA(const v1::Lora& spec, const std::string& parameter, int64_t 
   return a.uniform_(-bound, bound, generator);
 }
 
-double Scaling(double alpha, int64_t rank, bool rslora) {
-  const auto r = static_cast<double>(rank);
-  return rslora ? alpha / std::sqrt(r) : alpha / r;
-}
-
 nlohmann::json NumberJson(double value) {
   if (value == std::floor(value) && std::abs(value) < 1e15) return static_cast<int64_t>(value);
   return value;
-}
-
-nlohmann::json ReadJson(const std::string& path) {
-  std::ifstream stream(path);
-  if (!stream) throw std::runtime_error(path + ": is missing; a PEFT adapter directory holds it");
-  try {
-    return nlohmann::json::parse(stream);
-  } catch (const nlohmann::json::exception& error) {
-    throw std::runtime_error(path + ": not valid JSON: " + error.what());
-  }
-}
-
-// Refuses what an adapter_config.json can ask for and this code would silently ignore.
-void CheckPeftConfig(const std::string& path, const nlohmann::json& config) {
-  if (!config.is_object() || config.value("peft_type", std::string()) != "LORA") {
-    throw std::runtime_error(path + ": peft_type must be LORA");
-  }
-  for (const char* key : {"use_dora", "fan_in_fan_out", "lora_bias", "use_qalora"}) {
-    if (config.contains(key) && config[key].is_boolean() && config[key].get<bool>()) {
-      throw std::runtime_error(path + ": " + key + " is not supported");
-    }
-  }
-  for (const char* key :
-       {"modules_to_save", "layer_replication", "trainable_token_indices", "use_bdlora"}) {
-    if (config.contains(key) && !config[key].is_null() &&
-        !(config[key].is_array() && config[key].empty())) {
-      throw std::runtime_error(path + ": " + key + " is not supported");
-    }
-  }
-  if (config.value("bias", std::string("none")) != "none")
-    throw std::runtime_error(path + ": bias must be none");
-  if (!config.contains("r") || !config["r"].is_number_integer() || !config.contains("lora_alpha") ||
-      !config["lora_alpha"].is_number()) {
-    throw std::runtime_error(path + ": r and lora_alpha must be numbers");
-  }
 }
 
 }  // namespace
@@ -153,7 +96,7 @@ std::unique_ptr<LoraAdapters> LoraAdapters::Inject(
       part.lora = nullptr;
       if (targets.count(part.name) == 0) continue;
       int64_t rank =
-          PatternValue<decltype(spec.rank_pattern()), int64_t>(spec.rank_pattern(), part.name, r);
+          PatternValue<int64_t>(spec.rank_pattern(), part.name, r);
       const int64_t most = std::min(part.in_features, part.out_features);
       if (rank > most) {
         if (warn) {
@@ -162,13 +105,12 @@ std::unique_ptr<LoraAdapters> LoraAdapters::Inject(
         }
         rank = most;
       }
-      const double module_alpha = PatternValue<decltype(spec.alpha_pattern()), double>(
-          spec.alpha_pattern(), part.name, alpha);
+      const double module_alpha = PatternValue<double>(spec.alpha_pattern(), part.name, alpha);
       const at::Tensor a =
           InitialA(spec, ParameterName(part.name, 'A'), rank, part.in_features, seed);
       adapters->Attach(part, a.to(model.device()),
                        at::zeros({part.out_features, rank}, a.options()).to(model.device()),
-                       scaled ? Scaling(module_alpha, rank, spec.use_rslora()) : module_alpha,
+                       scaled ? LoraScaling(module_alpha, rank, spec.use_rslora()) : module_alpha,
                        dropout);
     }
   }
@@ -176,21 +118,14 @@ std::unique_ptr<LoraAdapters> LoraAdapters::Inject(
 }
 
 std::unique_ptr<LoraAdapters> LoraAdapters::LoadPeft(CausalLm& model, const std::string& peft_dir) {
-  const std::string config_path = peft_dir + "/adapter_config.json";
   const std::string weights_path = peft_dir + "/adapter_model.safetensors";
-  const nlohmann::json config = ReadJson(config_path);
-  CheckPeftConfig(config_path, config);
+  const PeftConfig config = PeftConfig::Read(peft_dir);
   const auto file = SafetensorsFile::Open(weights_path);
   auto adapters = std::make_unique<LoraAdapters>();
   adapters->linear_names_ = LinearNames(model);
-  adapters->rank_ = config["r"].get<int64_t>();
-  adapters->rslora_ = config.value("use_rslora", false);
-  adapters->dropout_ = config.value("lora_dropout", 0.0);
-  std::map<std::string, double> alphas;
-  if (config.contains("alpha_pattern") && config["alpha_pattern"].is_object()) {
-    for (const auto& [key, value] : config["alpha_pattern"].items())
-      alphas[key] = value.get<double>();
-  }
+  adapters->rank_ = config.r;
+  adapters->rslora_ = config.use_rslora;
+  adapters->dropout_ = config.lora_dropout;
   std::set<std::string> used;
   for (FusedLinear* linear : model.linears()) {
     for (LinearPart& part : linear->parts()) {
@@ -210,11 +145,10 @@ std::unique_ptr<LoraAdapters> LoraAdapters::LoadPeft(CausalLm& model, const std:
                                  " × " + std::to_string(part.in_features) + " layer");
       }
       used.insert({a_name, b_name});
-      const double alpha = PatternValue(alphas, part.name, config["lora_alpha"].get<double>());
       const auto load = [&](const at::Tensor& x) {
         return x.to(model.device(), at::kFloat, false, /*copy=*/true);
       };
-      adapters->Attach(part, load(a), load(b), Scaling(alpha, a.size(0), adapters->rslora_),
+      adapters->Attach(part, load(a), load(b), config.Scaling(part.name, a.size(0)),
                        adapters->dropout_);
     }
   }
@@ -292,6 +226,19 @@ void LoraAdapters::SavePeft(const std::string& dir, const std::string& base_mode
   SafetensorsWriter writer(dir + "/adapter_model.safetensors", declared, {{"format", "pt"}});
   for (const AdapterParameter& parameter : sorted) writer.Write(parameter.name, parameter.tensor);
   writer.Finish();
+}
+
+void LoraAdapters::VerifyPeft(const std::string& dir) const {
+  const std::string path = dir + "/adapter_model.safetensors";
+  PeftConfig::Read(dir);
+  const auto file = SafetensorsFile::Open(path);
+  for (const AdapterParameter& parameter : parameters_) {
+    if (file->entries().count(parameter.name) == 0 ||
+        !at::equal(file->Tensor(parameter.name), parameter.tensor.detach().to(at::kCPU))) {
+      throw std::runtime_error(path + ": tensor '" + parameter.name +
+                               "' reads back other than it was written; check the disk");
+    }
+  }
 }
 
 }  // namespace finetuned

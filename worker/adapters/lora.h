@@ -39,6 +39,9 @@ class LoraAdapters {
   int64_t trainable_parameters() const;
   // Writes adapter_config.json and adapter_model.safetensors (fp32), byte-for-byte deterministic.
   void SavePeft(const std::string& dir, const std::string& base_model_name) const;
+  // Reads a directory written by SavePeft back: every tensor equals, to the bit. Throws std::runtime_error naming the first
+  // that does not.
+  void VerifyPeft(const std::string& dir) const;
   // Contents of adapter_config.json.
   std::string PeftConfigJson(const std::string& base_model_name) const;
 

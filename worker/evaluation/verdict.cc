@@ -45,7 +45,7 @@ std::string TrainingVerdict(const std::vector<std::pair<int64_t, double>>& eval,
   return verdict;
 }
 
-std::string JobVerdict(const v1::JobResult& result, const std::vector<std::pair<std::string, bool>>& exports) {
+std::string JobVerdict(const v1::JobResult& result) {
   std::string line;
   bool better = false, measured = false;
   if (result.has_base() && result.has_tuned() && result.tuned().response().tokens() > 0) {
@@ -59,16 +59,13 @@ std::string JobVerdict(const v1::JobResult& result, const std::vector<std::pair<
   } else {
     line = "not compared with the base model: no validation samples or no baseline";
   }
-  std::vector<std::string> good, bad;
-  for (const auto& [name, verified] : exports) (verified ? good : bad).push_back(name);
-  if (!good.empty()) absl::StrAppend(&line, "; verified: ", absl::StrJoin(good, ", "));
-  if (!bad.empty()) absl::StrAppend(&line, "; not verified: ", absl::StrJoin(bad, ", "));
+  std::vector<std::string> exports;
+  for (const v1::VerifiedExport& verified : result.exports()) exports.push_back(verified.name());
+  if (!exports.empty()) absl::StrAppend(&line, "; verified: ", absl::StrJoin(exports, ", "));
   if (!measured) {
     absl::StrAppend(&line, "; evaluate before deploying");
   } else if (!better) {
     absl::StrAppend(&line, "; not ready to deploy: the tuned model is not better than the base on the validation samples");
-  } else if (!bad.empty()) {
-    absl::StrAppend(&line, "; not ready to deploy: an export failed its check");
   } else {
     absl::StrAppend(&line, "; ready to deploy");
   }

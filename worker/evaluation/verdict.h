@@ -15,8 +15,8 @@ std::string TrainingVerdict(const std::vector<std::pair<int64_t, double>>& eval,
                             const std::vector<std::pair<int64_t, double>>& train, int64_t without_improvement,
                             int64_t patience);
 
-// "improved: response perplexity 31.20 → 11.71 (−62.5 %) on 600 samples; exports verified: adapter, merged, gguf q8_0;
-// ready to deploy", or why not. `exports`: (name, verified).
-std::string JobVerdict(const v1::JobResult& result, const std::vector<std::pair<std::string, bool>>& exports);
+// "improved: response perplexity 31.20 → 11.71 (−62.5 %) on 600 samples; verified: adapter, merged, gguf q8_0; ready to
+// deploy", or why not. Reads base, tuned and exports of the result.
+std::string JobVerdict(const v1::JobResult& result);
 
 }  // namespace finetuned

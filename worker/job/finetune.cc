@@ -2,9 +2,8 @@
 
 #include <torch/version.h>
 
-#include <chrono>
+#include <algorithm>
 #include <filesystem>
-#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -13,14 +12,18 @@
 #include "proto/base/status_macros.h"
 #include "proto/spec/spec.h"
 #include "worker/adapters/lora.h"
+#include "worker/checkpoint/checkpoint.h"
 #include "worker/data/prepared_data.h"
-#include "worker/evaluation/generation.h"
 #include "worker/evaluation/loss.h"
+#include "worker/evaluation/report.h"
 #include "worker/evaluation/verdict.h"
+#include "worker/job/exports.h"
 #include "worker/job/failure.h"
 #include "worker/job/history.h"
+#include "worker/job/job_model.h"
 #include "worker/job/model_assets.h"
-#include "worker/job/stage_store.h"
+#include "worker/job/proto_json.h"
+#include "worker/job/stage_runner.h"
 #include "worker/monitor/memory.h"
 #include "worker/training/trainer.h"
 
@@ -29,11 +32,10 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-using SteadyClock = std::chrono::steady_clock;
 
-double SecondsSince(SteadyClock::time_point start) {
-  return std::chrono::duration<double>(SteadyClock::now() - start).count();
-}
+// The merged model is compared with base and adapter on the beginning of the first training samples.
+constexpr size_t kCheckedPrompts = 2;
+constexpr std::ptrdiff_t kCheckedTokens = 256;
 
 // The keys that change what a training step computes. Another number of epochs or another interval may be resumed into.
 std::string TrainingFingerprint(v1::JobSpec spec) {
@@ -51,9 +53,9 @@ std::string TrainingFingerprint(v1::JobSpec spec) {
 class Finetune {
  public:
   Finetune(const v1::AttemptPlan& plan, Reporter& reporter)
-      : plan_(plan), spec_(plan.spec()), reporter_(reporter), stages_(plan.job_dir()), artifacts_(plan.job_dir() + "/artifacts") {}
+      : run_(plan, reporter), plan_(plan), spec_(plan.spec()), reporter_(reporter), artifacts_(run_.artifacts()), result_(run_.result()) {}
 
-  v1::AttemptEnd Run();
+  v1::AttemptEnd Run() { return run_.End(CatchAsStatus(v1::INTERNAL, [&] { return RunStages(); })); }
 
  private:
   absl::Status RunStages();
@@ -63,28 +65,22 @@ class Finetune {
   absl::Status EvaluatingBase();
   absl::Status Training();
   absl::Status Evaluating();
+  absl::Status Exporting();
+  std::string Report() const;
   absl::Status Finish();
 
-  // Tells start and end of a stage around `body`, whose exceptions become a Failure of that stage.
-  absl::Status Stage(v1::Stage stage, v1::FailureReason reason, const std::function<absl::Status()>& body);
-  // A durable one: skipped where its result is there. `restore` takes a stored result, `body` makes one.
-  absl::Status DurableStage(v1::Stage stage, v1::FailureReason reason, const std::string& inputs,
-                            const std::function<absl::Status(const json&)>& restore,
-                            const std::function<absl::StatusOr<json>()>& body);
   absl::StatusOr<v1::EvaluationResult> EvaluateAll(const char* name, v1::Stage stage);
   absl::StatusOr<std::vector<std::string>> Answers(v1::Stage stage, const char* who);
-  void TellProgress(v1::Stage stage, const char* unit, int64_t done, int64_t total, std::string text);
   std::string TrainingInputs() const;
   std::string EvaluatingInputs() const { return Sha256Hex(TrainingInputs() + adapter_sha256_ + spec_.evaluation().SerializeAsString()); }
-  bool Stopping() const { return reporter_.stop_requested() != StopRequest::kNone; }
 
+  StageRunner run_;
   const v1::AttemptPlan& plan_;
   const v1::JobSpec& spec_;
   Reporter& reporter_;
-  StageStore stages_;
-  const std::string artifacts_;
+  const std::string& artifacts_;
+  v1::JobResult& result_;
 
-  v1::Stage stage_ = v1::STAGE_UNSPECIFIED;
   ModelAssets assets_;
   PreparedData data_;
   std::unique_ptr<CausalLm> model_;
@@ -92,68 +88,27 @@ class Finetune {
   std::unique_ptr<History> history_;
   TrainOutcome train_outcome_ = TrainOutcome::kFinished;
   std::string adapter_sha256_;
-  v1::JobResult result_;
 };
-
-absl::Status Finetune::Stage(v1::Stage stage, v1::FailureReason reason, const std::function<absl::Status()>& body) {
-  if (Stopping()) return absl::CancelledError("stop requested");
-  stage_ = stage;
-  const auto start = SteadyClock::now();
-  reporter_.StageStarted(stage);
-  FT_RETURN_IF_ERROR(CatchAsStatus(reason, body));
-  const double seconds = SecondsSince(start);
-  (*result_.mutable_stage_seconds())[StageName(stage)] += seconds;
-  reporter_.StageFinished(stage, seconds, /*reused=*/false);
-  return absl::OkStatus();
-}
-
-absl::Status Finetune::DurableStage(v1::Stage stage, v1::FailureReason reason, const std::string& inputs,
-                                    const std::function<absl::Status(const json&)>& restore,
-                                    const std::function<absl::StatusOr<json>()>& body) {
-  if (const auto done = stages_.Result(stage, inputs); done.has_value() && restore(*done).ok()) {
-    reporter_.StageStarted(stage);
-    reporter_.StageFinished(stage, 0, /*reused=*/true);
-    return absl::OkStatus();
-  }
-  return Stage(stage, reason, [&]() -> absl::Status {
-    FT_ASSIGN_OR_RETURN(const json result, body());
-    return stages_.Commit(stage, inputs, result);
-  });
-}
-
-void Finetune::TellProgress(v1::Stage stage, const char* unit, int64_t done, int64_t total, std::string text) {
-  v1::Progress progress;
-  progress.set_stage(stage);
-  progress.set_unit(unit);
-  progress.set_done(done);
-  progress.set_total(total);
-  progress.set_text(std::move(text));
-  reporter_.Progress(std::move(progress));
-}
 
 std::string Finetune::TrainingInputs() const {
   return Sha256Hex(absl::StrCat(TrainingFingerprint(spec_), data_.content_sha256, assets_.tokenizer_sha256, spec_.num_train_epochs(), "/",
                                 spec_.max_steps(), "/", spec_.early_stopping_patience(), "/", spec_.load_best_model_at_end()));
 }
 
-// A rerun from a stage forgets that stage and what follows, once; training from its start also sets its checkpoints aside.
+// A rerun from the start of training sets its checkpoints aside; one from a checkpoint trains on from there.
 absl::Status Finetune::Begin() {
-  FT_RETURN_IF_ERROR(MakeDirectories(artifacts_));
-  if (plan_.from_stage() != v1::STAGE_UNSPECIFIED) {
-    FT_RETURN_IF_ERROR(stages_.InvalidateFrom(plan_.from_stage()));
-    if (plan_.from_stage() <= v1::TRAINING && plan_.from_checkpoint_step() < 0) {
-      FT_RETURN_IF_ERROR(RemoveAll(plan_.job_dir() + "/checkpoints"));
-    }
-  } else if (plan_.from_checkpoint_step() >= 0) {
-    FT_RETURN_IF_ERROR(stages_.InvalidateFrom(v1::TRAINING));
+  FT_RETURN_IF_ERROR(run_.Begin());
+  if (plan_.from_checkpoint_step() >= 0) {
+    FT_RETURN_IF_ERROR(run_.stages().InvalidateFrom(v1::TRAINING));
+  } else if (plan_.from_stage() != v1::STAGE_UNSPECIFIED && plan_.from_stage() <= v1::TRAINING) {
+    FT_RETURN_IF_ERROR(RemoveAll(plan_.job_dir() + "/checkpoints"));
   }
   FT_ASSIGN_OR_RETURN(history_, History::Open(artifacts_ + "/metrics.jsonl", plan_.job_dir() + "/evaluations.jsonl"));
-  reporter_.Log(v1::INFO, absl::StrFormat("attempt %d on %s, seed %d", plan_.attempt(), plan_.device(), spec_.seed()));
   return absl::OkStatus();
 }
 
 absl::Status Finetune::PreparingData() {
-  return Stage(v1::PREPARING_DATA, v1::INVALID_DATA, [&]() -> absl::Status {
+  return run_.Run(v1::PREPARING_DATA, v1::INVALID_DATA, [&]() -> absl::Status {
     const std::string shape = spec_.dataset().shape();
     absl::StatusOr<ModelAssets> assets = LoadModelAssets(plan_.model_path(), spec_.dataset().chat_template(),
                                                          plan_.chat_template_path(), shape != "text" && shape != "auto");
@@ -182,9 +137,9 @@ absl::Status Finetune::PreparingData() {
     request.output_dir = plan_.job_dir() + "/data";
     request.reference_samples = static_cast<int>(spec_.evaluation().generate_samples());
     request.progress = [&](int64_t done, int64_t total, std::string_view unit) {
-      TellProgress(v1::PREPARING_DATA, unit == "bytes" ? "bytes" : "records", done, total, "reading and tokenizing the data");
+      run_.TellProgress(v1::PREPARING_DATA, unit == "bytes" ? "bytes" : "records", done, total, "reading and tokenizing the data");
     };
-    request.cancelled = [&] { return Stopping(); };
+    request.cancelled = [&] { return run_.stopping(); };
     request.log = [&](v1::Level level, std::string text) { reporter_.Log(level, std::move(text)); };
     FT_ASSIGN_OR_RETURN(data_, PrepareData(request));
     if (!data_.quarantine_path.empty()) {
@@ -195,39 +150,22 @@ absl::Status Finetune::PreparingData() {
     v1::JobEvent event;
     *event.mutable_dataset() = data_.statistics;
     reporter_.Emit(std::move(event));
-    return stages_.Commit(v1::PREPARING_DATA, data_.content_sha256, MessageToJson(data_.statistics));
+    return run_.stages().Commit(v1::PREPARING_DATA, data_.content_sha256, MessageToJson(data_.statistics));
   });
 }
 
 absl::Status Finetune::LoadingModel() {
   if (model_ != nullptr) return absl::OkStatus();
-  auto emit_memory = [&](const char* point) {
-    v1::JobEvent event;
-    *event.mutable_memory() = TakeMemorySnapshot(point, at::Device(plan_.device()));
-    reporter_.Emit(std::move(event));
-  };
-  FT_RETURN_IF_ERROR(Stage(v1::LOADING_MODEL, v1::UNSUPPORTED_MODEL, [&]() -> absl::Status {
-    LoadOptions options;
-    options.device = at::Device(plan_.device());
-    emit_memory("baseline");
-    options.compute_dtype = spec_.bf16().value() ? at::kBFloat16 : at::kFloat;
-    options.load_in_4bit = spec_.quantization().load_in_4bit().value();
-    options.quant_type = spec_.quantization().bnb_4bit_quant_type() == "fp4" ? QuantType::kFp4 : QuantType::kNf4;
-    options.double_quant = spec_.quantization().bnb_4bit_use_double_quant();
-    options.progress = [&](int64_t done, int64_t total, const std::string& text) {
-      TellProgress(v1::LOADING_MODEL, "tensors", done, total, text);
-    };
-    model_ = LoadCausalLm(plan_.model_path(), options);
-    model_->SetGradientCheckpointing(spec_.gradient_checkpointing().value());
-    emit_memory("loaded");
+  FT_RETURN_IF_ERROR(run_.Run(v1::LOADING_MODEL, v1::UNSUPPORTED_MODEL, [&]() -> absl::Status {
+    model_ = LoadJobModel(run_);
     return absl::OkStatus();
   }));
-  return Stage(v1::INJECTING_ADAPTERS, v1::INVALID_SPEC, [&]() -> absl::Status {
+  return run_.Run(v1::INJECTING_ADAPTERS, v1::INVALID_SPEC, [&]() -> absl::Status {
     adapters_ = plan_.adapter_path().empty() ? LoraAdapters::Inject(*model_, spec_.lora(), spec_.seed())
                                              : LoraAdapters::LoadPeft(*model_, plan_.adapter_path());
     reporter_.Log(v1::INFO, absl::StrFormat("%d adapter tensors, %d trainable parameters", adapters_->parameters().size(),
                                             adapters_->trainable_parameters()));
-    emit_memory("injected");
+    EmitMemory(run_, "injected");
     return absl::OkStatus();
   });
 }
@@ -238,45 +176,22 @@ absl::StatusOr<v1::EvaluationResult> Finetune::EvaluateAll(const char* name, v1:
   options.max_seq_length = spec_.max_seq_length();
   options.all_tokens = true;
   options.progress = [&](int64_t done, int64_t total) {
-    TellProgress(stage, "samples", done, total, absl::StrCat("loss of the ", name, " model on the validation samples"));
+    run_.TellProgress(stage, "samples", done, total, absl::StrCat("loss of the ", name, " model on the validation samples"));
   };
-  options.cancelled = [&] { return Stopping(); };
+  options.cancelled = [&] { return run_.stopping(); };
   v1::EvaluationResult result = EvaluateLoss(*model_, *data_.validation, options);
   result.set_model(name);
   return result;
 }
 
 absl::StatusOr<std::vector<std::string>> Finetune::Answers(v1::Stage stage, const char* who) {
-  std::vector<std::string> answers;
-  if (assets_.chat_template == nullptr || data_.references.empty()) return answers;
+  if (assets_.chat_template == nullptr || data_.references.empty()) return std::vector<std::string>();
   std::vector<std::vector<int32_t>> prompts;
   for (const ReferenceSample& sample : data_.references) {
-    RenderOptions render;
-    render.add_generation_prompt = true;
-    render.bos_token = assets_.bos_token;
-    render.eos_token = assets_.eos_token;
-    render.pad_token = assets_.pad_token;
-    render.unk_token = assets_.unk_token;
-    render.now = absl::FromUnixSeconds(plan_.submit_time_unix());
-    FT_ASSIGN_OR_RETURN(const RenderedChat chat, assets_.chat_template->Render(MessagesJson(sample.prompt), render));
-    prompts.push_back(assets_.tokenizer->Encode(chat.text, /*add_special_tokens=*/false));
-    const auto bos = assets_.tokenizer->TokenToId(assets_.bos_token);
-    if (assets_.tokenizer_adds_bos && bos.has_value() && (prompts.back().empty() || prompts.back().front() != *bos)) {
-      prompts.back().insert(prompts.back().begin(), *bos);
-    }
+    FT_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, PromptIds(assets_, sample.prompt, plan_.submit_time_unix()));
+    prompts.push_back(std::move(prompt));
   }
-  GenerateOptions options;
-  options.settings = spec_.evaluation().generation();
-  options.stop_token_ids = assets_.stop_token_ids;
-  options.seed = spec_.seed();
-  options.progress = [&](int64_t done, int64_t total) {
-    TellProgress(stage, "tokens", done, total, absl::StrCat("sample answers of the ", who, " model"));
-  };
-  options.cancelled = [&] { return Stopping(); };
-  for (const auto& ids : Generate(*model_, prompts, options)) {
-    answers.push_back(assets_.tokenizer->Decode(ids, /*skip_special_tokens=*/true));
-  }
-  return answers;
+  return Answer(run_, stage, *model_, assets_, prompts, who);
 }
 
 absl::Status Finetune::EvaluatingBase() {
@@ -295,8 +210,8 @@ absl::Status Finetune::EvaluatingBase() {
     }
     return absl::OkStatus();
   };
-  if (!stages_.Result(v1::EVALUATING_BASE, inputs).has_value()) FT_RETURN_IF_ERROR(LoadingModel());
-  return DurableStage(v1::EVALUATING_BASE, v1::EVALUATION_FAILED, inputs, take, [&]() -> absl::StatusOr<json> {
+  if (!run_.stages().Result(v1::EVALUATING_BASE, inputs).has_value()) FT_RETURN_IF_ERROR(LoadingModel());
+  return run_.RunDurable(v1::EVALUATING_BASE, v1::EVALUATION_FAILED, inputs, take, [&]() -> absl::StatusOr<json> {
     model_->SetAdaptersEnabled(false);
     absl::StatusOr<v1::EvaluationResult> evaluation = EvaluateAll("base", v1::EVALUATING_BASE);
     absl::StatusOr<std::vector<std::string>> answers =
@@ -319,13 +234,16 @@ absl::Status Finetune::Training() {
   auto restore = [&](const json& stored) -> absl::Status {
     FT_ASSIGN_OR_RETURN(adapter_sha256_, Sha256File(adapter_file));
     if (adapter_sha256_ != stored.value("adapter_sha256", "")) return absl::DataLossError("the adapter is damaged");
-    return MessageFromJson(stored.at("result"), &result_);
+    v1::JobResult facts;
+    FT_RETURN_IF_ERROR(MessageFromJson(stored.at("result"), &facts));
+    result_.MergeFrom(facts);
+    return absl::OkStatus();
   };
   const std::string inputs = TrainingInputs();
-  if (!stages_.Result(v1::TRAINING, inputs).has_value()) FT_RETURN_IF_ERROR(LoadingModel());
-  return DurableStage(v1::TRAINING, v1::INTERNAL, inputs, restore, [&]() -> absl::StatusOr<json> {
+  if (!run_.stages().Result(v1::TRAINING, inputs).has_value()) FT_RETURN_IF_ERROR(LoadingModel());
+  return run_.RunDurable(v1::TRAINING, v1::INTERNAL, inputs, restore, [&]() -> absl::StatusOr<json> {
     FT_RETURN_IF_ERROR(LoadingModel());
-    stage_ = v1::TRAINING;
+    run_.Enter(v1::TRAINING);
     TrainInputs in;
     in.spec = spec_;
     in.model = model_.get();
@@ -379,6 +297,7 @@ absl::Status Finetune::Training() {
     FT_RETURN_IF_ERROR(RemoveAll(temporary));
     FT_RETURN_IF_ERROR(MakeDirectories(temporary));
     adapters_->SavePeft(temporary, spec_.model_name_or_path());
+    adapters_->VerifyPeft(temporary);
     FT_RETURN_IF_ERROR(RemoveAll(adapter_dir));
     FT_RETURN_IF_ERROR(RenameDurable(temporary, adapter_dir));
     FT_ASSIGN_OR_RETURN(adapter_sha256_, Sha256File(adapter_file));
@@ -400,7 +319,7 @@ absl::Status Finetune::Evaluating() {
     return absl::OkStatus();
   };
   const std::string inputs = EvaluatingInputs();
-  const bool done = stages_.Result(v1::EVALUATING, inputs).has_value();
+  const bool done = run_.stages().Result(v1::EVALUATING, inputs).has_value();
   if (!done && model_ == nullptr) {
     FT_RETURN_IF_ERROR(LoadingModel());
     // The adapter of an earlier attempt takes the place of the fresh one.
@@ -409,7 +328,7 @@ absl::Status Finetune::Evaluating() {
       return absl::OkStatus();
     }));
   }
-  return DurableStage(v1::EVALUATING, v1::EVALUATION_FAILED, inputs, take, [&]() -> absl::StatusOr<json> {
+  return run_.RunDurable(v1::EVALUATING, v1::EVALUATION_FAILED, inputs, take, [&]() -> absl::StatusOr<json> {
     FT_ASSIGN_OR_RETURN(v1::EvaluationResult evaluation, EvaluateAll("tuned", v1::EVALUATING));
     evaluation.set_step(spec_.load_best_model_at_end() && result_.best_step() > 0 ? result_.best_step() : result_.steps());
     FT_ASSIGN_OR_RETURN(const std::vector<std::string> answers, Answers(v1::EVALUATING, "tuned"));
@@ -422,32 +341,63 @@ absl::Status Finetune::Evaluating() {
   });
 }
 
+absl::Status Finetune::Exporting() {
+  // Merging and its check load what they need themselves.
+  adapters_.reset();
+  model_.reset();
+  v1::VerifiedExport& adapter = *result_.add_exports();
+  adapter.set_name("adapter");
+  adapter.set_proof("read back equal to the trained tensors");
+  ExportInputs inputs;
+  inputs.model_dir = plan_.model_path();
+  inputs.adapter_dir = artifacts_ + "/adapter";
+  inputs.adapter_sha256 = adapter_sha256_;
+  for (size_t i = 0; i < std::min<size_t>(kCheckedPrompts, data_.train->size()); ++i) {
+    const auto ids = data_.train->Sample(i).input_ids;
+    inputs.prompts.emplace_back(ids.begin(), ids.begin() + std::min<std::ptrdiff_t>(kCheckedTokens, static_cast<std::ptrdiff_t>(ids.size())));
+  }
+  inputs.provenance = {{"base_model", spec_.model_name_or_path()},
+                       {"job", plan_.job_id()},
+                       {"adapter_sha256", adapter_sha256_},
+                       {"dataset_sha256", data_.content_sha256},
+                       {"spec_sha256", SpecFingerprint(spec_)},
+                       {"steps", result_.steps()},
+                       {"final_loss", result_.final_loss()}};
+  if (result_.has_tuned()) inputs.provenance["response_perplexity"] = result_.tuned().response().perplexity();
+  if (result_.has_base()) inputs.provenance["base_response_perplexity"] = result_.base().response().perplexity();
+  return WriteExports(run_, inputs);
+}
+
+std::string Finetune::Report() const {
+  ReportInputs inputs;
+  inputs.job_id = plan_.job_id();
+  inputs.spec = spec_;
+  inputs.metrics = history_->metrics();
+  inputs.evaluations = history_->evaluations();
+  inputs.checkpoints = CheckpointStore(plan_.job_dir() + "/checkpoints", spec_.save_total_limit(), [](v1::Level, const std::string&) {}).List();
+  inputs.dataset = data_.statistics;
+  inputs.result = result_;
+  for (const v1::VerifiedExport& verified : result_.exports()) inputs.exports.emplace_back(verified.name(), "verified: " + verified.proof());
+  inputs.provenance = {{"base model", spec_.model_name_or_path()},
+                       {"adapter SHA-256", adapter_sha256_},
+                       {"data SHA-256", data_.content_sha256},
+                       {"tokenizer SHA-256", assets_.tokenizer_sha256},
+                       {"settings SHA-256", SpecFingerprint(spec_)},
+                       {"seed", absl::StrCat(spec_.seed())},
+                       {"device", plan_.device()},
+                       {"LibTorch", TORCH_VERSION}};
+  return RenderReportHtml(inputs);
+}
+
 absl::Status Finetune::Finish() {
-  result_.set_verdict(JobVerdict(result_, /*exports=*/{}));
+  result_.set_verdict(JobVerdict(result_));
   const DeviceMemory memory = ReadDeviceMemory(at::Device(plan_.device()));
   result_.set_peak_device_bytes(memory.peak_allocated);
   result_.set_peak_host_bytes(HostPeakRssBytes());
   result_.set_predicted_peak_bytes(plan_.predicted_peak_bytes());
   FT_RETURN_IF_ERROR(WriteFileAtomic(artifacts_ + "/summary.json", MessageToJson(result_).dump(1)));
-  const std::map<std::string, std::string> kinds = {{"adapter", "adapter"}, {"summary.json", "summary"}, {"metrics.jsonl", "metrics"}, {"quarantine", "quarantine"}};
-  std::vector<std::string> paths;
-  for (const auto& entry : fs::recursive_directory_iterator(artifacts_)) {
-    if (entry.is_regular_file()) paths.push_back(fs::relative(entry.path(), artifacts_).string());
-  }
-  std::sort(paths.begin(), paths.end());
-  for (const std::string& path : paths) {
-    const auto kind = kinds.find(path.substr(0, path.find('/')));
-    if (kind == kinds.end()) continue;
-    v1::Artifact& artifact = *result_.add_artifacts();
-    artifact.set_path(path);
-    artifact.set_kind(kind->second);
-    artifact.set_size_bytes(fs::file_size(artifacts_ + "/" + path));
-    FT_ASSIGN_OR_RETURN(*artifact.mutable_sha256(), Sha256File(artifacts_ + "/" + path));
-    v1::JobEvent event;
-    *event.mutable_artifact() = artifact;
-    reporter_.Emit(std::move(event));
-  }
-  return absl::OkStatus();
+  FT_RETURN_IF_ERROR(WriteFileAtomic(artifacts_ + "/report.html", Report()));
+  return run_.CollectArtifacts();
 }
 
 absl::Status Finetune::RunStages() {
@@ -456,41 +406,8 @@ absl::Status Finetune::RunStages() {
   FT_RETURN_IF_ERROR(EvaluatingBase());
   FT_RETURN_IF_ERROR(Training());
   FT_RETURN_IF_ERROR(Evaluating());
+  FT_RETURN_IF_ERROR(Exporting());
   return Finish();
-}
-
-v1::AttemptEnd Finetune::Run() {
-  v1::AttemptEnd end;
-  const absl::Status status = CatchAsStatus(v1::INTERNAL, [&] { return RunStages(); });
-  if (status.ok()) {
-    end.set_outcome(v1::AttemptEnd::SUCCEEDED);
-    *end.mutable_result() = result_;
-    return end;
-  }
-  switch (reporter_.stop_requested()) {
-    case StopRequest::kCancel:
-      end.set_outcome(v1::AttemptEnd::CANCELLED);
-      return end;
-    case StopRequest::kPause:
-      end.set_outcome(v1::AttemptEnd::PAUSED);
-      return end;
-    default:
-      break;
-  }
-  end.set_outcome(v1::AttemptEnd::FAILED);
-  *end.mutable_failure() = FailureOf(status, v1::INTERNAL);
-  if (reporter_.stop_requested() == StopRequest::kTimeout) {
-    end.mutable_failure()->set_reason(v1::TIMEOUT);
-    end.mutable_failure()->set_message("max_runtime is over; a checkpoint was written first");
-    end.mutable_failure()->add_suggestions("max_runtime=null");
-  } else if (stage_ == v1::PREPARING_DATA && end.failure().reason() == v1::INTERNAL) {
-    end.mutable_failure()->set_reason(absl::IsInvalidArgument(status) ? v1::INVALID_SPEC : v1::INVALID_DATA);
-  } else if (stage_ == v1::EVALUATING || stage_ == v1::EVALUATING_BASE) {
-    if (end.failure().reason() == v1::INTERNAL) end.mutable_failure()->set_reason(v1::EVALUATION_FAILED);
-  }
-  end.mutable_failure()->set_stage(stage_);
-  *end.mutable_result() = result_;
-  return end;
 }
 
 }  // namespace

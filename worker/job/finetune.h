@@ -1,8 +1,9 @@
 // The recipe of kind finetune, readable from top to bottom:
 //
-//   preparing_data → loading_model → injecting_adapters → evaluating_base → training → evaluating
+//   preparing_data → loading_model → injecting_adapters → evaluating_base → training → evaluating →
+//   merging → exporting
 //
-// (merging and exporting follow when they are built). Durable stages commit a result with the hash of their inputs; a new attempt enters at the first that is not done, and the
+// Durable stages commit a result with the hash of their inputs; a new attempt enters at the first that is not done, and the
 // model is loaded only if a stage ahead needs it.
 #pragma once
 

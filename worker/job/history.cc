@@ -6,23 +6,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "google/protobuf/util/json_util.h"
 #include "proto/base/file_util.h"
 #include "proto/base/status_macros.h"
+#include "worker/job/proto_json.h"
 
 namespace finetuned {
 namespace {
 
 using nlohmann::json;
-
-std::string Line(const google::protobuf::Message& message) {
-  std::string text;
-  google::protobuf::util::JsonPrintOptions options;
-  options.preserve_proto_field_names = true;
-  // Cannot fail for messages of this API: they hold no google.protobuf.Any.
-  if (!google::protobuf::util::MessageToJsonString(message, &text, options).ok()) text = "{}";
-  return text + "\n";
-}
 
 // Lines up to the first damaged one (a torn last line of a killed process).
 template <typename M>
@@ -31,7 +22,7 @@ void ReadLines(const std::string& path, std::vector<M>* out) {
   if (!text.ok()) return;
   for (const absl::string_view line : absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
     M message;
-    if (!google::protobuf::util::JsonStringToMessage(std::string(line), &message).ok()) return;
+    if (!MessageFromJson(json::parse(line, nullptr, /*allow_exceptions=*/false), &message).ok()) return;
     out->push_back(std::move(message));
   }
 }
@@ -46,12 +37,12 @@ absl::Status AddLine(const std::string& path, const M& message, std::vector<M>* 
   all->push_back(message);
   if (replaced) {
     std::string text;
-    for (const M& entry : *all) text += Line(entry);
+    for (const M& entry : *all) text += MessageToJsonText(entry) + "\n";
     return WriteFileAtomic(path, text);
   }
   std::FILE* file = std::fopen(path.c_str(), "ab");
   if (file == nullptr) return ErrnoStatus(errno, absl::StrCat("cannot open ", path));
-  const std::string line = Line(message);
+  const std::string line = MessageToJsonText(message) + "\n";
   const bool written = std::fwrite(line.data(), 1, line.size(), file) == line.size();
   const bool closed = std::fclose(file) == 0;
   if (!written || !closed) return ErrnoStatus(errno, absl::StrCat("cannot append to ", path));
@@ -66,10 +57,10 @@ absl::StatusOr<std::unique_ptr<History>> History::Open(std::string metrics_path,
   ReadLines(history->evaluations_path_, &history->evaluations_);
   // A torn line must not stay in front of what is appended.
   std::string text;
-  for (const auto& entry : history->metrics_) text += Line(entry);
+  for (const auto& entry : history->metrics_) text += MessageToJsonText(entry) + "\n";
   FT_RETURN_IF_ERROR(WriteFileAtomic(history->metrics_path_, text));
   text.clear();
-  for (const auto& entry : history->evaluations_) text += Line(entry);
+  for (const auto& entry : history->evaluations_) text += MessageToJsonText(entry) + "\n";
   FT_RETURN_IF_ERROR(WriteFileAtomic(history->evaluations_path_, text));
   return history;
 }
@@ -77,18 +68,6 @@ absl::StatusOr<std::unique_ptr<History>> History::Open(std::string metrics_path,
 absl::Status History::Add(const v1::TrainingMetrics& metrics) { return AddLine(metrics_path_, metrics, &metrics_); }
 absl::Status History::Add(const v1::EvaluationResult& evaluation) {
   return AddLine(evaluations_path_, evaluation, &evaluations_);
-}
-
-json MessageToJson(const google::protobuf::Message& message) {
-  return json::parse(Line(message), nullptr, /*allow_exceptions=*/false);
-}
-
-absl::Status MessageFromJson(const json& value, google::protobuf::Message* message) {
-  google::protobuf::util::JsonParseOptions options;
-  options.ignore_unknown_fields = true;
-  const auto status = google::protobuf::util::JsonStringToMessage(value.dump(), message, options);
-  if (!status.ok()) return absl::InvalidArgumentError(std::string(status.message()));
-  return absl::OkStatus();
 }
 
 }  // namespace finetuned

@@ -9,7 +9,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "finetuned/v1/types.pb.h"
-#include "nlohmann/json.hpp"
 
 namespace finetuned {
 
@@ -32,9 +31,5 @@ class History {
   std::vector<v1::TrainingMetrics> metrics_;
   std::vector<v1::EvaluationResult> evaluations_;
 };
-
-// Proto ↔ nlohmann JSON with proto field names; FromJson: INVALID_ARGUMENT for what is no such message.
-nlohmann::json MessageToJson(const google::protobuf::Message& message);
-absl::Status MessageFromJson(const nlohmann::json& json, google::protobuf::Message* message);
 
 }  // namespace finetuned

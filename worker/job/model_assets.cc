@@ -158,4 +158,20 @@ absl::StatusOr<ModelAssets> LoadModelAssets(const std::string& model_dir, const 
   return assets;
 }
 
+absl::StatusOr<std::vector<int32_t>> PromptIds(const ModelAssets& assets, const std::vector<Message>& messages, int64_t now_unix) {
+  if (assets.chat_template == nullptr) return absl::FailedPreconditionError("the model has no chat template; set dataset.chat_template");
+  RenderOptions render;
+  render.add_generation_prompt = true;
+  render.bos_token = assets.bos_token;
+  render.eos_token = assets.eos_token;
+  render.pad_token = assets.pad_token;
+  render.unk_token = assets.unk_token;
+  render.now = absl::FromUnixSeconds(now_unix);
+  FT_ASSIGN_OR_RETURN(const RenderedChat chat, assets.chat_template->Render(MessagesJson(messages), render));
+  std::vector<int32_t> ids = assets.tokenizer->Encode(chat.text, /*add_special_tokens=*/false);
+  const auto bos = assets.tokenizer->TokenToId(assets.bos_token);
+  if (assets.tokenizer_adds_bos && bos.has_value() && (ids.empty() || ids.front() != *bos)) ids.insert(ids.begin(), *bos);
+  return ids;
+}
+
 }  // namespace finetuned

@@ -29,4 +29,8 @@ struct ModelAssets {
 absl::StatusOr<ModelAssets> LoadModelAssets(const std::string& model_dir, const std::string& chat_template,
                                             const std::string& chat_template_path, bool needs_template);
 
+// Token ids of a conversation up to where the assistant is to answer. FAILED_PRECONDITION without a chat template;
+// `now_unix` is what strftime_now of a template sees.
+absl::StatusOr<std::vector<int32_t>> PromptIds(const ModelAssets& assets, const std::vector<Message>& messages, int64_t now_unix);
+
 }  // namespace finetuned

@@ -42,18 +42,15 @@ std::optional<ModelSummary> Inspect(const std::string& model_path, v1::QueryResp
 }
 
 bool NeedsTemplate(const v1::JobSpec& spec) {
+  if (spec.kind() == "export" || spec.kind() == "merge") return false;
   return spec.dataset().shape() != "text" && spec.dataset().shape() != "auto";
 }
 
 // What the job asks for and this build of the worker cannot do yet.
 void RefuseNotBuilt(const v1::JobSpec& spec, v1::QueryResponse* response) {
-  if (spec.kind() != "finetune") {
-    AddProblem("kind", absl::StrCat("jobs of kind ", spec.kind(), " are not built yet; allowed: finetune"), v1::INVALID_SPEC, response);
-  }
-  for (const std::string& format : spec.export_().formats()) {
-    if (format == "adapter") continue;
-    AddProblem("export.formats", absl::StrCat(format, " is not built yet; allowed: adapter (PEFT loads and merges it)"), v1::INVALID_SPEC, response);
-  }
+  if (spec.kind() != "prepare" && spec.kind() != "evaluate") return;
+  AddProblem("kind", absl::StrCat("jobs of kind ", spec.kind(), " are not built yet; allowed: finetune, export, merge, generate"), v1::INVALID_SPEC,
+             response);
 }
 
 void Validate(const v1::QueryRequest& request, v1::QueryResponse* response) {

@@ -22,11 +22,12 @@ class Checker {
       : spec_(spec), model_(model), device_(device) {}
 
   std::vector<v1::Problem> Run() {
+    const bool trains = spec_.kind() == "finetune";
     CheckDevice();
-    CheckSequence();
-    CheckAdapters();
+    if (trains) CheckSequence();
+    if (trains) CheckAdapters();
     const v1::Estimate estimate = EstimateRun(spec_, model_, device_, 0, 0);
-    CheckShare(estimate);
+    if (trains) CheckShare(estimate);
     CheckMemory(estimate.memory());
     CheckDisk(estimate.memory());
     return std::move(problems_);
@@ -169,7 +170,8 @@ class Checker {
       most = bytes;
       largest = category;
     }
-    const std::string cure = MemoryCure(planned);
+    // The settings tried there are those of training.
+    const std::string cure = spec_.kind() == "finetune" ? MemoryCure(planned) : "";
     const bool by_tokens = largest == "activations" || largest == "workspace";
     const absl::string_view blamed = !by_tokens ? "model_name_or_path"
                                      : spec_.per_device_train_batch_size().value() > 1

@@ -5,17 +5,12 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "worker/planning/inference_memory.h"
 #include "worker/planning/planned_adapters.h"
 
 namespace finetuned {
 namespace {
 
-// What a process holds before the first tensor: a CUDA context with the kernels' code, or on the
-// CPU the libraries themselves (resident size of an idle worker).
-constexpr uint64_t kCudaContextBytes = uint64_t{512} << 20;
-constexpr uint64_t kCpuProcessBytes = 450'000'000;
-
-constexpr int64_t kBlock = 64, kNestedBlock = 256;  // worker/quantization/quantized_tensor.h
 constexpr int64_t kLogitValues = 16 << 20;  // values of a chunk of logits, worker/nn/loss.cc
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -89,17 +84,12 @@ uint64_t WorkspaceBytes(const Shape& s) {
   return static_cast<uint64_t>(bytes);
 }
 
-uint64_t DiskBytes(const v1::JobSpec& spec, const ModelSummary& model, int64_t trainable) {
-  // Adapter and both moments in fp32. The newest save_total_limit are kept, the best besides, and
-  // one is being written.
-  double bytes = 12.0 * static_cast<double>(trainable) *
-                 static_cast<double>(std::max<int64_t>(1, spec.save_total_limit()) + 2);
+uint64_t ExportBytes(const v1::JobSpec& spec, const ModelSummary& model, int64_t trainable) {
+  double bytes = 0;
   const double matrices = static_cast<double>(model.linear_parameters + model.embedding_parameters);
   const double others = static_cast<double>(model.other_parameters);
   for (const std::string& format : spec.export_().formats()) {
     if (format == "adapter") bytes += 4.0 * static_cast<double>(trainable);
-    if (format == "merged")
-      bytes += (matrices + others) * (spec.export_().merged_dtype() == "float32" ? 4 : 2);
     if (format != "gguf") continue;
     for (const std::string& type : spec.export_().gguf_types()) {
       // Q8_0 holds 32 values in 34 bytes; GGUF keeps norms and biases in fp32.
@@ -107,7 +97,17 @@ uint64_t DiskBytes(const v1::JobSpec& spec, const ModelSummary& model, int64_t t
       bytes += matrices * a_value + 4.0 * others;
     }
   }
+  // A GGUF is made from the merged model, which is there as long.
+  if (NeedsMerging(spec)) bytes += (matrices + others) * (spec.export_().merged_dtype() == "float32" ? 4 : 2);
   return static_cast<uint64_t>(bytes);
+}
+
+uint64_t DiskBytes(const v1::JobSpec& spec, const ModelSummary& model, int64_t trainable) {
+  // Adapter and both moments in fp32. The newest save_total_limit are kept, the best besides, and
+  // one is being written.
+  const double checkpoints = 12.0 * static_cast<double>(trainable) *
+                             static_cast<double>(std::max<int64_t>(1, spec.save_total_limit()) + 2);
+  return static_cast<uint64_t>(checkpoints) + ExportBytes(spec, model, trainable);
 }
 
 int64_t TotalSteps(const v1::JobSpec& spec, int64_t rows) {
@@ -133,10 +133,23 @@ double FlopsPerToken(const Shape& s, const ModelSummary& model, int64_t trainabl
          4.0 * static_cast<double>(s.vocabulary * s.hidden) + attention * (3.5 + again);
 }
 
+// Kinds that do not train: no steps, and how long they take depends on disks and prompts; only memory and disk are said.
+v1::Estimate EstimateOtherKind(const v1::JobSpec& spec, const ModelSummary& model,
+                               const DeviceProfile& device) {
+  v1::Estimate estimate;
+  const bool generate = spec.kind() == "generate";
+  *estimate.mutable_memory() = generate ? GenerateMemory(spec, model, device) : MergeCheckMemory(spec, model, device);
+  if (!generate) estimate.mutable_memory()->set_disk_bytes(ExportBytes(spec, model, 0));
+  estimate.set_total_parameters(model.parameters);
+  estimate.set_device(device.cuda ? device.name : "cpu");
+  return estimate;
+}
+
 }  // namespace
 
 v1::Estimate EstimateRun(const v1::JobSpec& spec, const ModelSummary& model,
                          const DeviceProfile& device, int64_t train_tokens, int64_t train_rows) {
+  if (spec.kind() != "finetune") return EstimateOtherKind(spec, model, device);
   const ModelConfig& config = model.config;
   const int64_t rows = std::max<int64_t>(1, spec.per_device_train_batch_size().value());
   const Shape s = {
@@ -159,23 +172,7 @@ v1::Estimate EstimateRun(const v1::JobSpec& spec, const ModelSummary& model,
 
   v1::Estimate estimate;
   auto& bytes = *estimate.mutable_memory()->mutable_device_bytes();
-  bytes["embeddings"] = static_cast<uint64_t>(model.embedding_parameters * s.bytes);
-  bytes["weights"] = static_cast<uint64_t>(model.other_parameters * s.bytes);
-  if (s.quantized) {
-    uint64_t packed = 0, scales = 0;
-    for (const LinearInfo& linear : model.linears) {
-      const int64_t values = linear.in_features * linear.out_features;
-      const int64_t blocks = CeilDiv(values, kBlock);
-      packed += static_cast<uint64_t>(CeilDiv(values, 2));
-      scales += static_cast<uint64_t>(spec.quantization().bnb_4bit_use_double_quant()
-                                          ? blocks + 4 * CeilDiv(blocks, kNestedBlock)
-                                          : 4 * blocks);
-    }
-    bytes["quantized"] = packed;
-    bytes["scales"] = scales;
-  } else {
-    bytes["weights"] += static_cast<uint64_t>(model.linear_parameters * s.bytes);
-  }
+  AddBaseBytes(model, s.bytes, s.quantized, spec.quantization(), &bytes);
   bytes["adapters"] = static_cast<uint64_t>(4 * trainable);
   bytes["gradients"] = static_cast<uint64_t>(4 * trainable);
   bytes["optimizer"] = static_cast<uint64_t>(8 * trainable);
@@ -190,6 +187,12 @@ v1::Estimate EstimateRun(const v1::JobSpec& spec, const ModelSummary& model,
   const uint64_t largest_tensor = static_cast<uint64_t>(s.vocabulary * s.hidden * 4);
   estimate.mutable_memory()->set_host_peak_bytes(device.cuda ? kCpuProcessBytes + largest_tensor
                                                              : peak);
+  // After training its memory is free again, and the check of the merged model takes its place; where it does not fit on
+  // the device it runs on the host.
+  if (NeedsMerging(spec) && !device.cuda) {
+    const v1::MemoryEstimate check = MergeCheckMemory(spec, model, device);
+    if (check.device_peak_bytes() > peak) *estimate.mutable_memory() = check;
+  }
   estimate.mutable_memory()->set_disk_bytes(DiskBytes(spec, model, trainable));
 
   const int64_t steps = TotalSteps(spec, train_rows);
