@@ -265,7 +265,8 @@ absl::Status GgufFile::ReadHeader() {
   for (int64_t& position : positions_) position += data_begin;
   // Some writers pad the last tensor, some do not.
   if (info.st_size != data_begin + data_bytes && info.st_size != data_begin + last_end) {
-    return in.Error(absl::StrCat("has ", info.st_size, " bytes where its header and tensors take ",
+    return in.Error(absl::StrCat(info.st_size < data_begin + last_end ? "truncated: has " : "has ",
+                                 info.st_size, " bytes where its header and tensors take ",
                                  data_begin + last_end));
   }
   return absl::OkStatus();

@@ -235,7 +235,7 @@ TEST_F(GgufFileTest, RandomMutationsNeverCrash) {
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
   int read = 0;
-  for (int i = 0; i < 20000; ++i) {
+  for (int i = 0; i < 4000; ++i) {
     std::string bytes = whole;
     for (int changes = 1 + static_cast<int>(random() % 4); changes > 0; --changes) {
       const size_t at = random() % bytes.size();
@@ -259,7 +259,7 @@ TEST_F(GgufFileTest, RandomMutationsNeverCrash) {
       ASSERT_TRUE((*file)->Read(t, 0, data.size(), data.data()).ok());
     }
   }
-  EXPECT_GT(read, 100) << "mutations within the data leave a readable file";
+  EXPECT_GT(read, 20) << "mutations within the data leave a readable file";
 }
 
 }  // namespace
