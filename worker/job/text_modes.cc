@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <filesystem>
 #include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -26,7 +25,8 @@ using Json = nlohmann::ordered_json;
 constexpr char kTokenizeUsage[] =
     "finetune-worker tokenize: token ids of texts, for scripts.\n\n"
     "usage: finetune-worker tokenize --tokenizer FILE [--add-special-tokens]\n\n"
-    "  --tokenizer FILE         a tokenizer.json, or a directory that holds one\n"
+    "  --tokenizer FILE         tokenizer.json, SentencePiece model, tiktoken rank file or\n"
+    "                           tekken.json, or a directory that holds one\n"
     "  --add-special-tokens     add what the tokenizer's post-processor adds, such as BOS\n\n"
     "Standard input: one JSON string a line. Standard output: {\"ids\": [...]} or {\"error\": ...} "
     "for each.\n\n"
@@ -35,7 +35,8 @@ constexpr char kTokenizeUsage[] =
 constexpr char kDetokenizeUsage[] =
     "finetune-worker detokenize: text of token ids, for scripts.\n\n"
     "usage: finetune-worker detokenize --tokenizer FILE [--skip-special-tokens]\n\n"
-    "  --tokenizer FILE         a tokenizer.json, or a directory that holds one\n"
+    "  --tokenizer FILE         tokenizer.json, SentencePiece model, tiktoken rank file or\n"
+    "                           tekken.json, or a directory that holds one\n"
     "  --skip-special-tokens    leave special tokens out of the text\n\n"
     "Standard input: one JSON array of ids a line. Standard output: {\"text\": ...} or {\"error\": "
     "...} for each. Ids that\n"
@@ -242,12 +243,6 @@ void DetokenizeLine(const Tokenizer& tokenizer, bool skip_special_tokens, std::s
   AppendJson({{"text", tokenizer.Decode(ids, skip_special_tokens)}}, out);
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path) {
-  std::error_code ignored;
-  return Tokenizer::FromFile(std::filesystem::is_directory(path, ignored) ? path + "/tokenizer.json"
-                                                                          : path);
-}
-
 }  // namespace
 
 bool IsTextMode(std::string_view mode) { return UsageOf(mode) != nullptr; }
@@ -288,7 +283,8 @@ int RunTextMode(std::string_view mode, const std::vector<std::string>& arguments
     });
   }
 
-  const absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(options->tokenizer);
+  const absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
+      Tokenizer::FromFile(options->tokenizer);
   if (!tokenizer.ok()) return fail(std::string(tokenizer.status().message()));
   return AnswerLines(input, output, [&](std::string_view line, size_t number, std::string& out) {
     if (mode == "tokenize") {

@@ -1,22 +1,15 @@
 #include "worker/text/bpe.h"
 
 #include <algorithm>
-#include <queue>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "proto/base/status_macros.h"
 #include "worker/text/byte_level.h"
 #include "worker/text/unicode.h"
+#include "worker/text/word_cache.h"
 
 namespace finetuned {
-namespace {
-
-// Up to this many symbols a scan for the best pair is faster than a heap.
-constexpr size_t kShortWord = 48;
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<TokenModel>> BpeModel::FromJson(const JsonFields& model) {
   auto bpe = std::make_unique<BpeModel>();
   bool merge = true;
@@ -47,6 +40,7 @@ absl::StatusOr<std::unique_ptr<TokenModel>> BpeModel::FromJson(const JsonFields&
     bpe->pairs_.Reset(0);
     bpe->ignore_merges_ = false;
   }
+  bpe->FindJoints();
   return bpe;
 }
 
@@ -98,6 +92,44 @@ absl::Status BpeModel::ReadMerges(const JsonFields& model) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::unique_ptr<TokenModel>> BpeModel::FromRanks(std::vector<std::string> tokens) {
+  auto bpe = std::make_unique<BpeModel>();
+  std::vector<std::string> spelled(tokens.size());
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    for (const char byte : tokens[id])
+      unicode::AppendUtf8(byte_level::CharacterOf(static_cast<unsigned char>(byte)), spelled[id]);
+  }
+  bpe->vocabulary_.Set(std::move(spelled));
+  bpe->ignore_merges_ = true;
+  bpe->TakeRawBytes();
+  const auto present = [](const std::string& token) { return !token.empty(); };
+  if (static_cast<size_t>(std::count_if(tokens.begin(), tokens.end(), present)) !=
+      bpe->raw_ids_.size())
+    return absl::InvalidArgumentError("holds a token twice");
+  if (!bpe->complete_alphabet_)
+    return absl::InvalidArgumentError("lacks a token for one of the 256 bytes");
+  struct Rule {
+    int32_t left, right, result;
+  };
+  std::vector<Rule> rules;
+  JointTable joints;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    const std::string_view token = tokens[id];
+    for (size_t at = 1; at < token.size(); ++at) {
+      const auto left = bpe->raw_ids_.find(token.substr(0, at));
+      const auto right = bpe->raw_ids_.find(token.substr(at));
+      if (left == bpe->raw_ids_.end() || right == bpe->raw_ids_.end()) continue;
+      rules.push_back({left->second, right->second, static_cast<int32_t>(id)});
+      joints.Add(static_cast<unsigned char>(token[at - 1]), static_cast<unsigned char>(token[at]));
+    }
+  }
+  bpe->pairs_.Reset(rules.size());
+  for (const Rule& rule : rules)
+    bpe->pairs_.Insert(rule.left, rule.right, {static_cast<uint32_t>(rule.result), rule.result});
+  bpe->joints_ = std::move(joints);
+  return bpe;
+}
+
 void BpeModel::TakeRawBytes() {
   raw_bytes_ = true;
   complete_alphabet_ = true;
@@ -115,6 +147,7 @@ void BpeModel::TakeRawBytes() {
       continue;
     raw_ids_.emplace(raw_tokens_[id], id);
   }
+  FindJoints();
 }
 
 absl::Status BpeModel::CheckUnknownToken() const {
@@ -140,14 +173,66 @@ void BpeModel::TokenizeWord(std::string_view word, std::vector<int32_t>& ids,
       return;
     }
   }
+  // What no merge joins is cut apart first: the parts are words that come again, and each is short.
+  if (!joints_.has_value() || WordCache::Fits(word)) return TokenizeSegment(word, ids, lengths);
+  const auto flush = [&](std::string_view segment) {
+    if (lengths != nullptr) return TokenizeSegment(segment, ids, lengths);
+    Cached(segment_serial_, segment, ids, [&] { TokenizeSegment(segment, ids, nullptr); });
+  };
+  size_t begin = 0, i = 0;
+  for (char32_t left = NextUnit(word, i); i < word.size();) {
+    const size_t at = i;
+    const char32_t right = NextUnit(word, i);
+    // An unknown character may fuse with what is before it.
+    if (!joints_->MayJoin(left, right) &&
+        (raw_bytes_ || TokenToId(word.substr(at, i - at)).has_value())) {
+      flush(word.substr(begin, at - begin));
+      begin = at;
+    }
+    left = right;
+  }
+  flush(word.substr(begin));
+}
+
+char32_t BpeModel::NextUnit(std::string_view word, size_t& position) const {
+  return raw_bytes_ ? static_cast<unsigned char>(word[position++])
+                    : unicode::DecodeUtf8(word, position);
+}
+
+void BpeModel::FindJoints() {
+  joints_.reset();
+  if (!prefix_.empty() || !suffix_.empty()) return;
+  // Where a character may leave nothing, its bytes count to a neighbour that a cut could take away.
+  if (raw_bytes_ ? !complete_alphabet_ : !unk_id_.has_value()) return;
+  const auto unspelled = [this](const std::string& token) {
+    const int32_t id = *TokenToId(token);
+    return id == unk_id_ || (byte_fallback_ && std::find(fallback_ids_.begin(), fallback_ids_.end(),
+                                                         id) != fallback_ids_.end());
+  };
+  JointTable joints;
+  for (const auto& [left, right] : merges_) {
+    if (left.empty() || right.empty()) continue;
+    // Symbols that stand for something else than they spell could join anything.
+    if (!raw_bytes_ && (unspelled(left) || unspelled(right))) return;
+    size_t last = unicode::PreviousCodePoint(left, left.size()), first = 0;
+    char32_t before = unicode::DecodeUtf8(left, last), after = unicode::DecodeUtf8(right, first);
+    if (raw_bytes_) {
+      const auto before_byte = byte_level::ByteOf(before), after_byte = byte_level::ByteOf(after);
+      if (!before_byte.has_value() || !after_byte.has_value()) continue;  // no text is spelled so
+      before = *before_byte;
+      after = *after_byte;
+    }
+    joints.Add(before, after);
+  }
+  joints_ = std::move(joints);
+}
+
+void BpeModel::TokenizeSegment(std::string_view word, std::vector<int32_t>& ids,
+                               std::vector<uint32_t>* lengths) const {
   thread_local std::vector<Symbol> symbols;
   symbols.clear();
   InitialSymbols(word, symbols);
-  if (symbols.size() <= kShortWord) {
-    MergeShort(symbols);
-  } else {
-    MergeLong(symbols);
-  }
+  MergeSymbols(pairs_, symbols);
   for (const Symbol& symbol : symbols) {
     ids.push_back(symbol.id);
     if (lengths != nullptr) lengths->push_back(symbol.length);
@@ -217,72 +302,6 @@ void BpeModel::InitialSymbols(std::string_view word, std::vector<Symbol>& symbol
     }
   }
   if (unknown.has_value()) add(*unknown);
-}
-
-void BpeModel::MergeShort(std::vector<Symbol>& symbols) const {
-  size_t count = symbols.size();
-  if (count < 2) return;
-  PairTable::Merge merges[kShortWord];  // of symbols i and i + 1
-  for (size_t i = 0; i + 1 < count; ++i) merges[i] = pairs_.Find(symbols[i].id, symbols[i + 1].id);
-  while (count > 1) {
-    size_t best = 0;
-    for (size_t i = 1; i + 1 < count; ++i) {
-      if (merges[i].rank < merges[best].rank) best = i;
-    }
-    if (merges[best].rank == PairTable::kNone) break;
-    symbols[best].id = merges[best].result;
-    symbols[best].length += symbols[best + 1].length;
-    std::copy(symbols.begin() + best + 2, symbols.begin() + count, symbols.begin() + best + 1);
-    if (best + 2 < count) std::copy(merges + best + 2, merges + count - 1, merges + best + 1);
-    --count;
-    if (best > 0) merges[best - 1] = pairs_.Find(symbols[best - 1].id, symbols[best].id);
-    if (best + 1 < count) merges[best] = pairs_.Find(symbols[best].id, symbols[best + 1].id);
-  }
-  symbols.resize(count);
-}
-
-void BpeModel::MergeLong(std::vector<Symbol>& symbols) const {
-  constexpr uint32_t kEnd = UINT32_MAX;
-  const auto count = static_cast<uint32_t>(symbols.size());
-  std::vector<uint32_t> next(count), previous(count);
-  std::vector<bool> gone(count, false);
-  for (uint32_t i = 0; i < count; ++i) {
-    next[i] = i + 1 < count ? i + 1 : kEnd;
-    previous[i] = i > 0 ? i - 1 : kEnd;
-  }
-  // Rank above, position below: the least rank first, of equal ranks the leftmost.
-  std::vector<uint64_t> heap_storage;
-  heap_storage.reserve(count);
-  std::priority_queue<uint64_t, std::vector<uint64_t>, std::greater<>> heap(
-      std::greater<>(), std::move(heap_storage));
-  const auto offer = [&](uint32_t left) {
-    const uint32_t rank = pairs_.Find(symbols[left].id, symbols[next[left]].id).rank;
-    if (rank != PairTable::kNone) heap.push(uint64_t{rank} << 32 | left);
-  };
-  for (uint32_t i = 0; i + 1 < count; ++i) offer(i);
-  while (!heap.empty()) {
-    const auto rank = static_cast<uint32_t>(heap.top() >> 32);
-    const auto left = static_cast<uint32_t>(heap.top());
-    heap.pop();
-    if (gone[left] || next[left] == kEnd) continue;
-    const uint32_t right = next[left];
-    const PairTable::Merge merge = pairs_.Find(symbols[left].id, symbols[right].id);
-    if (merge.rank != rank) continue;  // one of the two was merged away since
-    symbols[left].id = merge.result;
-    symbols[left].length += symbols[right].length;
-    gone[right] = true;
-    next[left] = next[right];
-    if (next[left] != kEnd) {
-      previous[next[left]] = left;
-      offer(left);
-    }
-    if (previous[left] != kEnd) offer(previous[left]);
-  }
-  size_t kept = 0;
-  for (uint32_t i = 0; i < count; ++i) {
-    if (!gone[i]) symbols[kept++] = symbols[i];
-  }
-  symbols.resize(kept);
 }
 
 }  // namespace finetuned

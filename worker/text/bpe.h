@@ -13,6 +13,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/text/bpe_merge.h"
 #include "worker/text/json_fields.h"
 #include "worker/text/pair_table.h"
 #include "worker/text/token_model.h"
@@ -28,6 +29,12 @@ class BpeModel : public TokenModel {
   // used twice, a merge whose parts or result are not in the vocabulary. UNIMPLEMENTED: dropout,
   // which makes ids random, unless it is 1 and leaves every character a token.
   static absl::StatusOr<std::unique_ptr<TokenModel>> FromJson(const JsonFields& model);
+
+  // A model of tiktoken's kind: words that are tokens are taken whole; else the two neighbours that
+  // together are the token of the least id are merged. Takes raw bytes already. `tokens` are the
+  // bytes by id; an empty one leaves its id out. merges() stays empty. INVALID_ARGUMENT when a
+  // token stands there twice or one of the 256 bytes is missing.
+  static absl::StatusOr<std::unique_ptr<TokenModel>> FromRanks(std::vector<std::string> tokens);
 
   bool CanTakeRawBytes() const override {
     return !byte_fallback_ && prefix_.empty() && suffix_.empty();
@@ -52,16 +59,16 @@ class BpeModel : public TokenModel {
   }
 
  private:
-  // A token on its way: id and bytes of the word it covers.
-  struct Symbol {
-    int32_t id;
-    uint32_t length;
-  };
+  using Symbol = BpeSymbol;
 
   absl::Status ReadMerges(const JsonFields& model);
+  // Allows cutting between characters (bytes, after TakeRawBytes) that no merge joins.
+  void FindJoints();
+  void TokenizeSegment(std::string_view word, std::vector<int32_t>& ids,
+                       std::vector<uint32_t>* lengths) const;
+  // The character (byte, after TakeRawBytes) at `position`, which moves past it.
+  char32_t NextUnit(std::string_view word, size_t& position) const;
   void InitialSymbols(std::string_view word, std::vector<Symbol>& symbols) const;
-  void MergeShort(std::vector<Symbol>& symbols) const;
-  void MergeLong(std::vector<Symbol>& symbols) const;
 
   Vocabulary vocabulary_;
   std::vector<std::pair<std::string, std::string>> merges_;
@@ -72,6 +79,8 @@ class BpeModel : public TokenModel {
   bool fuse_unk_ = false;
   bool byte_fallback_ = false;
   bool ignore_merges_ = false;
+  std::optional<JointTable> joints_;  // nothing when words must not be cut
+  const uint32_t segment_serial_ = NewSerial();
   std::string prefix_, suffix_;            // continuing_subword_prefix, end_of_word_suffix
   std::array<int32_t, 256> fallback_ids_;  // of "<0x00>" … "<0xFF>", −1 when absent
 

@@ -342,9 +342,13 @@ class Replace : public Normalizer {
     uint32_t copied = 0;
     for (const Span& match : matches) {
       out.AppendCopy(text, copied, match.begin);
-      // An empty match stands for the code point beside it, for want of a better one.
+      // What is put in stands for the last code point of the match, as in Hugging Face; that of an
+      // empty one for the code point beside it, for want of a better one.
       Span origin = match;
-      if (origin.begin == origin.end) {
+      if (origin.begin < origin.end) {
+        const size_t last = unicode::PreviousCodePoint(text.text(), origin.end);
+        origin.begin = std::max(origin.begin, static_cast<uint32_t>(last));
+      } else {
         if (text.size() == 0) return;
         origin = origin.end < text.size() ? Span{origin.begin, origin.begin + 1}
                                           : Span{origin.begin - 1, origin.begin};

@@ -1,6 +1,7 @@
 // Merge rules by the pair of token ids they join: the hottest look-up of tokenizing.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

@@ -13,21 +13,29 @@ std::atomic<uint32_t> next_serial{1};
 
 }  // namespace
 
-TokenModel::TokenModel() : serial_(next_serial.fetch_add(1)) {}
+TokenModel::TokenModel() : serial_(NewSerial()) {}
+
+uint32_t TokenModel::NewSerial() { return next_serial.fetch_add(1); }
+
+void TokenModel::Cached(uint32_t serial, std::string_view word, std::vector<int32_t>& ids,
+                        absl::FunctionRef<void()> tokenize) {
+  if (!WordCache::Fits(word)) return tokenize();
+  WordCache::Slot& slot = WordCache::SlotOf(serial, word);
+  if (slot.Holds(serial, word)) {
+    ids.insert(ids.end(), slot.ids, slot.ids + slot.count);
+    return;
+  }
+  const size_t before = ids.size();
+  tokenize();
+  slot.Store(serial, word, ids.data() + before, ids.size() - before);
+}
 
 void TokenModel::Tokenize(std::string_view word, std::vector<int32_t>& ids,
                           std::vector<uint32_t>* lengths) const {
   if (word.empty()) return;
-  if (!WordCache::Fits(word) || (lengths != nullptr && !LengthsKnown()))
-    return TokenizeWord(word, ids, lengths);
-  WordCache::Slot& slot = WordCache::SlotOf(serial_, word);
+  if (lengths != nullptr && !LengthsKnown()) return TokenizeWord(word, ids, lengths);
   const size_t before = ids.size();
-  if (slot.Holds(serial_, word)) {
-    ids.insert(ids.end(), slot.ids, slot.ids + slot.count);
-  } else {
-    TokenizeWord(word, ids, nullptr);
-    slot.Store(serial_, word, ids.data() + before, ids.size() - before);
-  }
+  Cached(serial_, word, ids, [&] { TokenizeWord(word, ids, nullptr); });
   if (lengths == nullptr) return;
   for (size_t i = before; i < ids.size(); ++i) lengths->push_back(LengthOf(ids[i]));
 }

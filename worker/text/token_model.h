@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -55,6 +56,13 @@ class TokenModel {
   // As Tokenize, for any word but the empty one.
   virtual void TokenizeWord(std::string_view word, std::vector<int32_t>& ids,
                             std::vector<uint32_t>* lengths) const = 0;
+  // Appends what `tokenize` appends to `ids` for this word, from this thread's cache if it has been
+  // asked for under this `serial` before.
+  static void Cached(uint32_t serial, std::string_view word, std::vector<int32_t>& ids,
+                     absl::FunctionRef<void()> tokenize);
+  // A serial that no other model, and no other use of one, has.
+  static uint32_t NewSerial();
+
   // True when what an id covers is told by the id alone (LengthOf), so that lengths need no cache.
   virtual bool LengthsKnown() const { return false; }
   virtual uint32_t LengthOf(int32_t id) const { return 0; }

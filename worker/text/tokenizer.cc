@@ -1,33 +1,26 @@
 #include "worker/text/tokenizer.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "proto/base/file_util.h"
 #include "proto/base/status_macros.h"
-#include "worker/text/decoders.h"
 #include "worker/text/json_fields.h"
-#include "worker/text/normalizers.h"
 #include "worker/text/peer_json.h"
-#include "worker/text/post_processors.h"
-#include "worker/text/pre_tokenizers.h"
-#include "worker/text/token_model.h"
+#include "worker/text/sentencepiece.h"
+#include "worker/text/tiktoken.h"
+#include "worker/text/tokenizer_parts.h"
 #include "worker/text/unicode.h"
 
 namespace finetuned {
 
-struct Tokenizer::Parts {
-  std::unique_ptr<Normalizer> normalizer;  // may be null
-  PreTokenization pre_tokenization;
-  std::unique_ptr<TokenModel> model;
-  SpecialTokens special;
-  std::unique_ptr<Decoder> decoder;  // may be null
-
-  std::vector<AddedToken> added;
+struct Tokenizer::Parts : TokenizerParts {
   absl::flat_hash_map<std::string_view, const AddedToken*> added_by_content;
   absl::flat_hash_map<int32_t, const AddedToken*> added_by_id;
   AddedTokenMatcher in_raw_text, in_normalized_text;
@@ -38,11 +31,16 @@ struct Tokenizer::Parts {
   int32_t vocab_size = 0;
 
   absl::Status ReadAddedTokens(const JsonFields& root);
+  // Fills what is derived from `added`, which must not change any more.
+  void IndexAddedTokens();
   absl::Status CheckSpecialIds(const std::vector<int32_t>& ids) const;
   const std::string* IdToToken(int32_t id) const;
 };
 
 namespace {
+
+// What FromFile looks for in a directory, the first there is.
+constexpr const char* kFileNames[] = {"tokenizer.json", "tokenizer.model", "tekken.json"};
 
 std::string Normalized(const Normalizer* normalizer, std::string_view text) {
   AlignedText aligned(text, 0, /*track=*/false);
@@ -50,10 +48,9 @@ std::string Normalized(const Normalizer* normalizer, std::string_view text) {
   return std::string(aligned.text());
 }
 
+// All but the id.
 absl::StatusOr<AddedToken> ReadAddedToken(const JsonFields& fields) {
-  AddedToken token;
-  FT_ASSIGN_OR_RETURN(const int64_t id, fields.Integer("id", 0, TokenModel::kMaxTokenId));
-  token.id = static_cast<int32_t>(id);
+  AddedToken token{};
   FT_ASSIGN_OR_RETURN(token.content, fields.String("content"));
   FT_ASSIGN_OR_RETURN(token.special, fields.BoolOr("special", false));
   FT_ASSIGN_OR_RETURN(token.single_word, fields.BoolOr("single_word", false));
@@ -61,6 +58,36 @@ absl::StatusOr<AddedToken> ReadAddedToken(const JsonFields& fields) {
   FT_ASSIGN_OR_RETURN(token.rstrip, fields.BoolOr("rstrip", false));
   FT_ASSIGN_OR_RETURN(token.normalized, fields.BoolOr("normalized", !token.special));
   return token;
+}
+
+// `added_tokens_decoder` of a tokenizer_config.json, which holds the special tokens of files that
+// have none themselves: {"id": {"content": …, flags}, …}. What the file has is not touched.
+absl::Status AddConfiguredTokens(std::string_view tokenizer_config, TokenizerParts& parts) {
+  if (tokenizer_config.empty()) return absl::OkStatus();
+  const nlohmann::json config =
+      nlohmann::json::parse(tokenizer_config, nullptr, /*allow_exceptions=*/false);
+  FT_ASSIGN_OR_RETURN(const JsonFields root, JsonFields::Of(config, "tokenizer_config.json"));
+  if (!root.Has("added_tokens_decoder")) return absl::OkStatus();
+  FT_ASSIGN_OR_RETURN(const nlohmann::json* tokens, root.Object("added_tokens_decoder"));
+  absl::flat_hash_set<std::string> contents;
+  absl::flat_hash_set<int32_t> ids;
+  for (const AddedToken& token : parts.added) {
+    contents.insert(token.content);
+    ids.insert(token.id);
+  }
+  for (const auto& [key, value] : tokens->items()) {
+    FT_ASSIGN_OR_RETURN(const JsonFields fields,
+                        JsonFields::Of(value, "tokenizer_config.json.added_tokens_decoder." + key));
+    FT_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(fields));
+    if (!absl::SimpleAtoi(key, &token.id) || token.id < 0 || token.id > TokenModel::kMaxTokenId)
+      return root.Error("added_tokens_decoder", absl::StrCat("has a key '", key, "', no id"));
+    const std::string* known = parts.model->IdToToken(token.id);
+    // A vocabulary has the last word about its ids.
+    if (token.content.empty() || (known != nullptr && *known != token.content)) continue;
+    if (!contents.insert(token.content).second || !ids.insert(token.id).second) continue;
+    parts.added.push_back(std::move(token));
+  }
+  return absl::OkStatus();
 }
 
 // The text with ill-formed UTF-8 replaced, each U+FFFD standing for the bytes it replaces.
@@ -100,6 +127,7 @@ absl::Status Tokenizer::Parts::ReadAddedTokens(const JsonFields& root) {
   for (size_t i = 0; i < list->size(); ++i) {
     const std::string path = absl::StrCat("added_tokens[", i, "]");
     FT_ASSIGN_OR_RETURN(const JsonFields fields, JsonFields::Of((*list)[i], path));
+    FT_RETURN_IF_ERROR(fields.Integer("id", 0, TokenModel::kMaxTokenId).status());
     FT_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(fields));
     if (token.content.empty()) continue;
     const auto [entry, is_new] = given.try_emplace(token.content, -1);
@@ -109,7 +137,6 @@ absl::Status Tokenizer::Parts::ReadAddedTokens(const JsonFields& root) {
     }
     token.id = entry->second;
     if (token.special) special_contents.insert(token.content);
-    vocab_size = std::max(vocab_size, token.id + 1);
     const auto [at, first] = place.try_emplace(token.id, added.size());
     if (first) {
       added.push_back(std::move(token));
@@ -117,7 +144,14 @@ absl::Status Tokenizer::Parts::ReadAddedTokens(const JsonFields& root) {
       added[at->second] = std::move(token);
     }
   }
-  for (const AddedToken& token : added) {  // from here on `added` stays as it is
+  return absl::OkStatus();
+}
+
+void Tokenizer::Parts::IndexAddedTokens() {
+  vocab_size = model->id_limit();
+  for (const AddedToken& token : added) {
+    vocab_size = std::max(vocab_size, token.id + 1);
+    if (token.special) special_contents.insert(token.content);
     added_by_content.emplace(token.content, &token);
     added_by_id.emplace(token.id, &token);
     if (token.normalized) {
@@ -128,7 +162,6 @@ absl::Status Tokenizer::Parts::ReadAddedTokens(const JsonFields& root) {
       in_raw_text.Add(token.content, &token);
     }
   }
-  return absl::OkStatus();
 }
 
 absl::Status Tokenizer::Parts::CheckSpecialIds(const std::vector<int32_t>& ids) const {
@@ -149,10 +182,47 @@ const std::string* Tokenizer::Parts::IdToToken(int32_t id) const {
 Tokenizer::Tokenizer(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Tokenizer::~Tokenizer() = default;
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromFile(
-    const std::string& tokenizer_json_path) {
-  FT_ASSIGN_OR_RETURN(const std::string json, ReadFile(tokenizer_json_path));
-  return FromJson(json, tokenizer_json_path);
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromFile(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    for (const char* name : kFileNames) {
+      const std::string file = absl::StrCat(path, "/", name);
+      if (std::filesystem::exists(file, ignored)) return FromFile(file);
+    }
+    return absl::NotFoundError(
+        absl::StrCat(path, " holds none of the tokenizer files ", absl::StrJoin(kFileNames, ", ")));
+  }
+  FT_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
+  const std::string config =
+      (std::filesystem::path(path).parent_path() / "tokenizer_config.json").string();
+  if (!std::filesystem::exists(config, ignored)) return FromBytes(bytes, path);
+  FT_ASSIGN_OR_RETURN(const std::string config_json, ReadFile(config));
+  return FromBytes(bytes, path, config_json);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromBytes(std::string_view bytes,
+                                                                std::string_view name,
+                                                                std::string_view tokenizer_config) {
+  const size_t first = bytes.find_first_not_of(" \t\r\n");
+  if (first == std::string_view::npos)
+    return absl::InvalidArgumentError(absl::StrCat(std::string(name), ": is empty"));
+  absl::StatusOr<TokenizerParts> read;
+  if (LooksLikeTekken(bytes)) {
+    read = ReadTekken(bytes);
+  } else if (bytes[first] == '{' || bytes[first] == '[') {
+    return FromJson(bytes, name);
+  } else if (LooksLikeTiktoken(bytes)) {
+    read = ReadTiktoken(bytes);
+  } else {
+    read = ReadSentencePiece(bytes);
+  }
+  if (!read.ok()) return WithName(read.status(), name);
+  auto parts = std::make_unique<Parts>();
+  static_cast<TokenizerParts&>(*parts) = *std::move(read);
+  if (const absl::Status status = AddConfiguredTokens(tokenizer_config, *parts); !status.ok())
+    return WithName(status, name);
+  parts->IndexAddedTokens();
+  return std::unique_ptr<Tokenizer>(new Tokenizer(std::move(parts)));
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view json,
@@ -166,8 +236,6 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view 
     FT_ASSIGN_OR_RETURN(const nlohmann::json* model_value, root.Object("model"));
     FT_ASSIGN_OR_RETURN(const JsonFields model, JsonFields::Of(*model_value, "model"));
     FT_ASSIGN_OR_RETURN(parts->model, MakeTokenModel(model));
-    parts->vocab_size = parts->model->id_limit();
-
     // By reference: copying a value recurses, and a hostile file may nest it deeply.
     static const nlohmann::json kNull;
     const auto component = [&root](std::string_view key) -> const nlohmann::json& {
@@ -182,6 +250,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view 
     FT_RETURN_IF_ERROR(parts->model->CheckUnknownToken());
     FT_ASSIGN_OR_RETURN(parts->decoder, MakeDecoder(component("decoder"), "decoder"));
     FT_RETURN_IF_ERROR(parts->ReadAddedTokens(root));
+    parts->IndexAddedTokens();
     FT_ASSIGN_OR_RETURN(parts->special,
                         ReadPostProcessor(component("post_processor"), "post_processor"));
     FT_RETURN_IF_ERROR(parts->CheckSpecialIds(parts->special.before));

@@ -27,9 +27,15 @@ class Tokenizer {
  public:
   using AddedToken = finetuned::AddedToken;
 
-  // NOT_FOUND etc. when the file cannot be read; otherwise as FromJson.
-  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromFile(
-      const std::string& tokenizer_json_path);
+  // A tokenizer.json, a SentencePiece model, a rank file of tiktoken or a tekken.json, told by its
+  // content; or a directory that holds one (tokenizer.json, tokenizer.model, tekken.json: the first
+  // there is). Special tokens that the file lacks are taken from a tokenizer_config.json beside it,
+  // unless it is a tokenizer.json. NOT_FOUND etc. when it cannot be read; otherwise as FromJson.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromFile(const std::string& path);
+  // The content of such a file, and of a tokenizer_config.json beside it if there is one; `name` as
+  // in FromJson.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromBytes(
+      std::string_view bytes, std::string_view name, std::string_view tokenizer_config = "");
 
   // `name` stands for the text in errors, such as its path. INVALID_ARGUMENT: not JSON, a field of
   // the wrong type, an id out of range or used twice, a merge of unknown tokens …; UNIMPLEMENTED: a

@@ -33,4 +33,14 @@ absl::Status Vocabulary::Read(const JsonFields& model) {
   return absl::OkStatus();
 }
 
+void Vocabulary::Set(std::vector<std::string> tokens) {
+  tokens_ = std::move(tokens);
+  present_.resize(tokens_.size(), false);
+  for (size_t id = 0; id < tokens_.size(); ++id) {
+    if (tokens_[id].empty()) continue;
+    present_[id] = true;
+    ids_.emplace(tokens_[id], static_cast<int32_t>(id));
+  }
+}
+
 }  // namespace finetuned

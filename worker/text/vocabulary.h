@@ -22,6 +22,8 @@ class Vocabulary {
   // Reads {"token": id, …} from the model's field `vocab`. INVALID_ARGUMENT: no object, an id that
   // is no integer from 0 to TokenModel::kMaxTokenId, or one used twice. Call once.
   absl::Status Read(const JsonFields& model);
+  // Tokens by id; an empty one leaves its id out. REQUIRES: no token twice. Call once.
+  void Set(std::vector<std::string> tokens);
 
   std::optional<int32_t> IdOf(std::string_view token) const {
     const auto it = ids_.find(token);
