@@ -65,7 +65,7 @@ say "data: definitions of English nouns from WordNet"
 head -n 2 "$work/datasets/wordnet/train.jsonl"
 
 say "starting the server"
-rm -rf "$work/server"
+rm -rf "$work/server" "$work/server.log"
 # A session of its own: Ctrl-C reaches this script and the client, and the server is stopped by finish().
 setsid "$bin/finetuned" --listen 127.0.0.1:0 --metrics-listen 127.0.0.1:0 --data-dir "$work/server" \
   --model-root "$work/models" --data-root "$work/datasets" >"$work/server.log" 2>&1 &

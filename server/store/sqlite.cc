@@ -14,11 +14,12 @@ absl::Status SqliteStatus(sqlite3* db, int code, const std::string& what) {
       absl::StrCat(what, ": ", db != nullptr ? sqlite3_errmsg(db) : sqlite3_errstr(code),
                    " (SQLite ", code, ")");
   const int system_error = db != nullptr ? sqlite3_system_errno(db) : 0;
+  const std::string full = absl::StrCat(text, "; free space on the disk of the data directory and try again");
   switch (code & 0xff) {
     case SQLITE_FULL:
-      return ErrnoStatus(ENOSPC, text);
+      return ErrnoStatus(ENOSPC, full);
     case SQLITE_IOERR:
-      if (system_error == ENOSPC || system_error == EDQUOT) return ErrnoStatus(system_error, text);
+      if (system_error == ENOSPC || system_error == EDQUOT) return ErrnoStatus(system_error, full);
       return absl::UnavailableError(text);
     case SQLITE_BUSY:
     case SQLITE_LOCKED:

@@ -1,4 +1,4 @@
-"""kill -9 of server, worker or both at random moments of real jobs: every job succeeds, the events have no gap and no repeat in
+"""kill -9 of server, worker or both, and pauses, at random moments of real jobs: every job succeeds, the events have no gap and no repeat in
 `seq`, every step's loss and gradient norm and the adapter's bytes equal those of a run that nobody disturbed.
 
     kills.py [--kills N] [--jobs N] [--seed N]
@@ -115,7 +115,7 @@ def main():
     print(f"{len(calm)} undisturbed jobs, last loss {expected[0][0][JOB['max_steps']][0]:.4f}", flush=True)
 
     stormy = [create(seed) for seed in seeds]
-    done = {"server": 0, "worker": 0, "both": 0}
+    done = {"server": 0, "worker": 0, "both": 0, "pause": 0}
     while sum(done.values()) < options.kills:
         time.sleep(chance.uniform(0.3, 4))
         if all(state(job) in final for job in stormy):
@@ -123,6 +123,21 @@ def main():
             stormy.append(create(seeds[-1]))
             continue
         victim = chance.choice(list(done))
+        if victim == "pause":
+            job = chance.choice(stormy)
+            try:
+                stub().PauseJob(pb.PauseJobRequest(job_id=job), timeout=10)
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.FAILED_PRECONDITION, error  # it runs no more, or not yet
+                continue
+            while state(job) == types.PAUSING:
+                time.sleep(0.1)
+            if state(job) == types.PAUSED:
+                time.sleep(chance.uniform(0, 1))
+                stub().ResumeJob(pb.ResumeJobRequest(job_id=job), timeout=10)
+            done[victim] += 1
+            print("paused and resumed", job, flush=True)
+            continue
         if victim != "server":
             found = workers(directory)
             if not found:
@@ -141,7 +156,7 @@ def main():
         assert steps == expected[seed][0], f"{job}: losses differ from the undisturbed run"
         assert adapter == expected[seed][1], f"{job}: the adapter differs from the undisturbed run"
         print(f"{job}: {attempts} attempts, {len(steps)} steps and the adapter equal to the undisturbed run", flush=True)
-    print(f"{sum(done.values())} kills {done}: nothing lost, nothing repeated, {len(stormy)} jobs equal to the bit")
+    print(f"disturbed {sum(done.values())} times {done}: nothing lost, nothing repeated, {len(stormy)} jobs equal to the bit")
     service.stop()
     shutil.rmtree(directory)
 

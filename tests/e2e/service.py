@@ -43,18 +43,21 @@ def make_model(out, **changes):
 class Service:
     def __init__(self, directory):
         self.directory, self.process, self.port = directory, None, None
+        self.data_dir = directory / "data"
 
-    def start(self):
+    def start(self, metrics="off"):
         log = open(self.directory / "server.log", "ab")
         # Port 0: the system chooses one, and the log says which.
         before = (self.directory / "server.log").stat().st_size
-        self.process = subprocess.Popen([BIN / "finetuned", "--data-dir", self.directory / "data", "--listen", "127.0.0.1:0",
-                                         "--metrics-listen", "off", "--model-root", self.directory / "models",
+        self.process = subprocess.Popen([BIN / "finetuned", "--data-dir", self.data_dir, "--listen", "127.0.0.1:0",
+                                         "--metrics-listen", metrics, "--model-root", self.directory / "models",
                                          "--data-root", self.directory / "datasets"], stdout=log, stderr=log)
         for _ in range(300):
             text = (self.directory / "server.log").read_bytes()[before:].decode()
             if " serves on 127.0.0.1:" in text:
                 self.port = int(text.split(" serves on 127.0.0.1:")[1].split(",")[0])
+                if metrics != "off":
+                    self.metrics_port = int(text.split(", metrics on port ")[1].split(",")[0])
                 return
             assert self.process.poll() is None, text
             time.sleep(0.1)

@@ -138,7 +138,7 @@ v1::Estimate EstimateOtherKind(const v1::JobSpec& spec, const ModelSummary& mode
                                const DeviceProfile& device) {
   v1::Estimate estimate;
   const bool generate = spec.kind() == "generate";
-  *estimate.mutable_memory() = generate ? GenerateMemory(spec, model, device) : MergeCheckMemory(spec, model, device);
+  *estimate.mutable_memory() = generate ? GenerateMemory(spec, model, device) : MergeMemory(spec, model, device);
   if (!generate) estimate.mutable_memory()->set_disk_bytes(ExportBytes(spec, model, 0));
   estimate.set_total_parameters(model.parameters);
   estimate.set_device(device.cuda ? device.name : "cpu");
@@ -187,12 +187,6 @@ v1::Estimate EstimateRun(const v1::JobSpec& spec, const ModelSummary& model,
   const uint64_t largest_tensor = static_cast<uint64_t>(s.vocabulary * s.hidden * 4);
   estimate.mutable_memory()->set_host_peak_bytes(device.cuda ? kCpuProcessBytes + largest_tensor
                                                              : peak);
-  // After training its memory is free again, and the check of the merged model takes its place; where it does not fit on
-  // the device it runs on the host.
-  if (NeedsMerging(spec) && !device.cuda) {
-    const v1::MemoryEstimate check = MergeCheckMemory(spec, model, device);
-    if (check.device_peak_bytes() > peak) *estimate.mutable_memory() = check;
-  }
   estimate.mutable_memory()->set_disk_bytes(DiskBytes(spec, model, trainable));
 
   const int64_t steps = TotalSteps(spec, train_rows);

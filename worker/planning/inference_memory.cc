@@ -60,14 +60,23 @@ void AddBaseBytes(const ModelSummary& model, int64_t value_bytes, bool load_in_4
 }
 
 v1::MemoryEstimate MergeCheckMemory(const v1::JobSpec& spec, const ModelSummary& model, const DeviceProfile& device) {
-  const int64_t value_bytes = spec.export_().merged_dtype() == "float32" ? 4 : 2;
   v1::MemoryEstimate memory;
   auto& bytes = *memory.mutable_device_bytes();
-  AddBaseBytes(model, value_bytes, /*load_in_4bit=*/false, spec.quantization(), &bytes);
+  AddBaseBytes(model, sizeof(float), /*load_in_4bit=*/false, spec.quantization(), &bytes);
   bytes["adapters"] = AdapterBytes(spec, model);
   // Logits of both models, and one of them in fp64 twice for the comparison.
   bytes["logits"] = static_cast<uint64_t>(kCheckedTokens * model.config.vocab_size * (2 * 2 * 4 + 2 * 8));
   bytes["workspace"] = static_cast<uint64_t>(kCheckedTokens * 8 * model.config.intermediate_size * 4);
+  return Summed(std::move(memory), device, device.cuda ? kCudaContextBytes : kCpuProcessBytes);
+}
+
+v1::MemoryEstimate MergeMemory(const v1::JobSpec& spec, const ModelSummary& model, const DeviceProfile& device) {
+  v1::MemoryEstimate memory = MergeCheckMemory(spec, model, device);
+  if (static_cast<double>(memory.device_peak_bytes()) <= 0.9 * static_cast<double>(device.free_bytes)) return memory;
+  // Then logits are not compared: a tensor of the base, its fp32 form, the sum and what is stored, at most.
+  memory.clear_device_bytes();
+  (*memory.mutable_device_bytes())["weights"] =
+      static_cast<uint64_t>(4 * sizeof(float) * std::max(model.config.vocab_size, model.config.intermediate_size) * model.config.hidden_size);
   return Summed(std::move(memory), device, device.cuda ? kCudaContextBytes : kCpuProcessBytes);
 }
 

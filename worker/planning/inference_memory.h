@@ -24,8 +24,10 @@ void AddBaseBytes(const ModelSummary& model, int64_t value_bytes, bool load_in_4
                   BytesByCategory* bytes);
 
 // Device bytes by category at the peak. `spec` from ResolveAuto.
-// Merging itself streams tensor by tensor; its check holds one whole model in export.merged_dtype.
+// Comparing the logits of a merged model: one whole model in fp32.
 v1::MemoryEstimate MergeCheckMemory(const v1::JobSpec& spec, const ModelSummary& model, const DeviceProfile& device);
+// A job that merges and exports: that comparison where it fits into the device's free memory, else the streaming alone.
+v1::MemoryEstimate MergeMemory(const v1::JobSpec& spec, const ModelSummary& model, const DeviceProfile& device);
 // The base as training would hold it, adapters, keys and values of all prompts at once.
 v1::MemoryEstimate GenerateMemory(const v1::JobSpec& spec, const ModelSummary& model, const DeviceProfile& device);
 

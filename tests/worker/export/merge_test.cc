@@ -46,7 +46,7 @@ class MergeTest : public testing::TestWithParam<at::ScalarType> {
   void TearDown() override { ASSERT_TRUE(RemoveAll(root_).ok()); }
 
   at::Tensor Random(at::IntArrayRef shape) const {
-    return at::randn(shape).mul(0.15).to(request_.dtype);
+    return at::randn(shape).mul(0.3).to(request_.dtype);
   }
 
   void WriteBase() {
@@ -101,7 +101,7 @@ class MergeTest : public testing::TestWithParam<at::ScalarType> {
     WriteTensors(request_.adapter_dir + "/adapter_model.safetensors", tensors);
   }
 
-  MergeCheck Check() { return CheckMerged(request_, {{1, 5, 9, 63, 2}, {7, 7, 3}}, at::kCPU); }
+  MergeCheck Check() { return CheckMerged(request_, {{1, 5, 9, 63, 2}, {7, 7, 3}}, at::Device(at::kCPU)); }
 
   std::string root_;
   MergeRequest request_;
