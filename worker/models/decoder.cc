@@ -4,6 +4,9 @@
 
 #include <numeric>
 
+#ifdef FINETUNED_CUDA
+#include "worker/models/cuda_decoder.h"
+#endif
 #include "worker/models/tensor_checksum.h"
 #include "worker/nn/checkpoint.h"
 #include "worker/nn/loss.h"
@@ -80,12 +83,38 @@ at::Tensor Decoder::Logits(const at::Tensor& hidden) {
   return at::mm(hidden, weights_.head.t()).to(at::kFloat);
 }
 
+CudaDecoder* Decoder::Fast() {
+#ifdef FINETUNED_CUDA
+  if (!fast_path_) return nullptr;
+  std::vector<std::shared_ptr<LoraParameters>> adapters;
+  for (const FusedLinear* linear : linears()) {
+    for (const LinearPart& part : linear->parts()) adapters.push_back(part.lora);
+  }
+  if (adapters != fast_adapters_) {
+    fast_.reset();
+    if (CudaDecoder::Supports(config_, weights_)) {
+      fast_ = std::make_shared<CudaDecoder>(config_, weights_, rope_);
+    }
+    fast_adapters_ = std::move(adapters);
+  }
+  return fast_.get();
+#else
+  return nullptr;
+#endif
+}
+
 at::Tensor Decoder::LossSum(const Batch& batch) {
+#ifdef FINETUNED_CUDA
+  if (CudaDecoder* fast = Fast()) return fast->LossSum(batch, gradient_checkpointing_);
+#endif
   return ChunkedLossSum(Hidden(batch), weights_.head, batch.targets);
 }
 
 at::Tensor Decoder::TokenLosses(const Batch& batch) {
   at::NoGradGuard no_grad;
+#ifdef FINETUNED_CUDA
+  if (CudaDecoder* fast = Fast()) return fast->TokenLosses(batch);
+#endif
   return ChunkedTokenLosses(Hidden(batch), weights_.head, batch.targets);
 }
 

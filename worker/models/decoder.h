@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +29,8 @@ struct DecoderWeights {
   std::vector<DecoderBlock> blocks;
 };
 
+class CudaDecoder;
+
 class Decoder : public CausalLm {
  public:
   Decoder(ModelConfig config, DecoderWeights weights);
@@ -46,6 +49,9 @@ class Decoder : public CausalLm {
   void SetGradientCheckpointing(bool enabled) override { gradient_checkpointing_ = enabled; }
   uint64_t FrozenChecksum() override;
   std::vector<std::pair<std::string, int64_t>> BytesByCategory() override;
+  // Losses may run on the hand-ordered path of cuda_decoder.h (the default, where it is possible) or
+  // always as the composition of blocks.
+  void SetFastPath(bool enabled) { fast_path_ = enabled; }
 
  private:
   // A residual stream and what is still to be added to it: the addition is fused with the norm that
@@ -54,6 +60,8 @@ class Decoder : public CausalLm {
   Stream Block(const DecoderBlock& block, const Stream& in, const RotaryTable& table,
                const Batch& batch, bool train) const;
   at::Tensor FinalNorm(const Stream& stream) const;
+  // The hand-ordered path for the adapters there are now, or null.
+  CudaDecoder* Fast();
   // Every frozen tensor with a name.
   std::vector<std::pair<std::string, at::Tensor>> FrozenTensors() const;
 
@@ -61,7 +69,10 @@ class Decoder : public CausalLm {
   AttentionConfig attention_;
   Rope rope_;
   DecoderWeights weights_;
-  bool gradient_checkpointing_ = false;
+  bool gradient_checkpointing_ = false, fast_path_ = true;
+  std::shared_ptr<CudaDecoder> fast_;
+  // The adapters that fast_ was made for.
+  std::optional<std::vector<std::shared_ptr<LoraParameters>>> fast_adapters_;
 };
 
 }  // namespace finetuned

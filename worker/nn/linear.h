@@ -51,6 +51,7 @@ class FusedLinear {
 
   // While disabled the base model alone is computed (evaluation of the baseline, generation base against tuned).
   void set_adapters_enabled(bool enabled) { adapters_enabled_ = enabled; }
+  bool adapters_enabled() const { return adapters_enabled_; }
   std::vector<LinearPart>& parts() { return parts_; }
   const std::vector<LinearPart>& parts() const { return parts_; }
 
