@@ -229,7 +229,8 @@ void CudnnAttention::AddGroup(bool backward, const std::vector<int64_t>& cu_seql
     }
     key.documents = PowerOfTwo(key.documents);
     key.longest = Bucket(longest);
-    key.total = Bucket(cu_seqlens[end] - cu_seqlens[begin]);
+    // One bound for all groups of a batch: it sizes cuDNN's own buffers, and fewer plans are built.
+    if (backward) key.total = Bucket(cu_seqlens.back());
     group.offsets_at = static_cast<int64_t>(offsets_.size());
     group.offsets_span = RoundUp(key.documents + 1, kOffsetUnit);
     const int64_t strides[] = {shape_.qkv_stride, shape_.out_stride, shape_.heads,
@@ -237,7 +238,7 @@ void CudnnAttention::AddGroup(bool backward, const std::vector<int64_t>& cu_seql
     for (int64_t stride : strides) {
       for (int64_t i = 0; i < group.offsets_span; ++i) {
         const size_t at = std::min(begin + static_cast<size_t>(i), end);
-        const int64_t offset = cu_seqlens[at] * stride;
+        const int64_t offset = (cu_seqlens[at] - cu_seqlens[begin]) * stride;
         if (offset > INT32_MAX) {
           throw std::runtime_error("cuDNN attention: a micro-batch has too many tokens");
         }
@@ -302,10 +303,10 @@ void CudnnAttention::Run(const Group& group, const int32_t* offsets, const __nv_
   const int64_t e = shape_.head_dim, repeat = shape_.heads / shape_.kv_heads;
   const int64_t q_at = group.first_kv_head * repeat * e,
                 k_at = (shape_.heads + group.first_kv_head) * e, v_at = k_at + shape_.kv_heads * e;
-  // Offsets count from the first token of the batch; a dense group begins at its own.
-  const int64_t token = ragged_ ? 0 : group.first_token;
+  // Everything of a group counts from its first token: cuDNN's own buffers are laid out likewise.
+  const int64_t token = group.first_token;
   const int64_t stats_at =
-      ragged_ ? group.first_kv_head * repeat
+      ragged_ ? token * shape_.heads + group.first_kv_head * repeat
               : (group.first_document * shape_.heads + group.first_kv_head * repeat) * length_;
   qkv += token * shape_.qkv_stride;
   std::unordered_map<int64_t, void*> pack = {{kQ, qkv + q_at},

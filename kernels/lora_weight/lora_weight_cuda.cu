@@ -1,8 +1,6 @@
-#include <algorithm>
-#include <mutex>
-
 #include "kernels/base/cuda_util.cuh"
 #include "kernels/lora_weight/lora_weight_cuda.h"
+#include "kernels/nf4/nf4_tables.cuh"
 
 namespace finetuned::kernels {
 namespace {
@@ -10,22 +8,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kChunks = 4;  // 8-value chunks a thread decodes: independent loads in flight
 constexpr int kBlock = 64;  // values that share a scale
-
-__constant__ float c_map[256];
-__constant__ float c_values[2][16];
-
-void EnsureTables() {
-  static std::mutex mutex;
-  static bool filled[64] = {};
-  int device = 0;
-  CheckCuda(cudaGetDevice(&device), "cudaGetDevice");
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (filled[device]) return;
-  CheckCuda(cudaMemcpyToSymbol(c_values, kNf4Values, 64, 0), "4-bit tables");
-  CheckCuda(cudaMemcpyToSymbol(c_values, kFp4Values, 64, 64), "4-bit tables");
-  CheckCuda(cudaMemcpyToSymbol(c_map, DynamicMap(), 1024), "4-bit tables");
-  filled[device] = true;
-}
 
 // Which blocks of the launch do what: first those of each part's W, then A's rows, then sB.
 struct Ranges {

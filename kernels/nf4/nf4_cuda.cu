@@ -4,17 +4,12 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include <algorithm>
-#include <mutex>
-#include <stdexcept>
-#include <string>
-
 #include "kernels/nf4/nf4_cuda.h"
+#include "kernels/nf4/nf4_tables.cuh"
 
 namespace finetuned::kernels {
 namespace {
 
-__constant__ float c_values[2][16];
 // bitsandbytes' GPU thresholds of NF4, written in decimals: some are one unit away from the CPU's
 // midpoints.
 __constant__ float c_thresholds[15] = {
@@ -22,26 +17,6 @@ __constant__ float c_thresholds[15] = {
     -0.23460740596055984f, -0.13791173323988914f, -0.045525018125772476f, 0.03979014977812767f,
     0.1202552504837513f,   0.2035212516784668f,   0.2920137718319893f,    0.3893125355243683f,
     0.5016634166240692f,   0.6427869200706482f,   0.8614784181118011f};
-__constant__ float c_map[256];
-
-void Check(cudaError_t error, const char* what) {
-  if (error != cudaSuccess)
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
-}
-
-// Constant memory belongs to a device: filled once for each.
-void EnsureTables() {
-  static std::mutex mutex;
-  static bool filled[64] = {};
-  int device = 0;
-  Check(cudaGetDevice(&device), "cudaGetDevice");
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (filled[device]) return;
-  Check(cudaMemcpyToSymbol(c_values, kNf4Values, 64, 0), "4-bit tables");
-  Check(cudaMemcpyToSymbol(c_values, kFp4Values, 64, 64), "4-bit tables");
-  Check(cudaMemcpyToSymbol(c_map, DynamicMap(), 1024), "4-bit tables");
-  filled[device] = true;
-}
 
 __device__ float Load(const float* x, int64_t i) { return x[i]; }
 __device__ float Load(const __nv_bfloat16* x, int64_t i) { return __bfloat162float(x[i]); }
@@ -189,7 +164,7 @@ void Quantize4BitCuda(const void* x, FloatType type, int64_t n, int64_t blocksiz
     QuantizeKernel<T><<<Grid(blocks * 32), 256, 0, stream>>>(
         static_cast<const T*>(x), n, blocksize, static_cast<int>(code), packed, absmax);
   });
-  Check(cudaGetLastError(), "4-bit quantization");
+  CheckCuda(cudaGetLastError(), "4-bit quantization");
 }
 
 void QuantizeScalesCuda(const float* shifted, int64_t blocks, uint8_t* codes, float* nested_absmax,
@@ -197,7 +172,7 @@ void QuantizeScalesCuda(const float* shifted, int64_t blocks, uint8_t* codes, fl
   EnsureTables();
   QuantizeScalesKernel<<<Grid(blocks), kScaleBlock, 0, stream>>>(shifted, blocks, codes,
                                                                  nested_absmax);
-  Check(cudaGetLastError(), "quantization of scales");
+  CheckCuda(cudaGetLastError(), "quantization of scales");
 }
 
 void Dequantize4BitCuda(const uint8_t* packed, const void* absmax, const float* nested_absmax,
@@ -212,7 +187,7 @@ void Dequantize4BitCuda(const uint8_t* packed, const void* absmax, const float* 
         packed, absmax, nested_absmax, offset, n, columns, out_stride, blocksize,
         static_cast<int>(code), static_cast<T*>(out));
   });
-  Check(cudaGetLastError(), "4-bit dequantization");
+  CheckCuda(cudaGetLastError(), "4-bit dequantization");
 }
 
 }  // namespace finetuned::kernels

@@ -1,12 +1,13 @@
 // Speed and memory of a training step on one GPU: random weights, random tokens, no files. One JSON
 // line a case.
 //
-//   training_step_perf [shape=7b] [steps=16] [heat=1.5] [trace=FILE] CASE…       CASE:
-//   ROWSxLENGTH:kept|recompute[:plain]
+//   training_step_perf [shape=7b] [steps=16] [heat=1.5] [trace=FILE] CASE…
+//   CASE: ROWSxLENGTH:kept|recompute[:plain|:packed|:records]
 //
 // Each step reads loss and gradient norm back, clips and updates, as the trainer does; after `heat`
 // seconds of warming up the median of `steps` counts. `plain` turns the hand-ordered path off.
-// trace: a Chrome trace of one step.
+// `packed` fills the same number of tokens with documents of 1 to LENGTH tokens, `records` with 20
+// to 120; 16 batches take turns. trace: a Chrome trace of one step.
 #include <ATen/Context.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -17,6 +18,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <random>
 
 #include "tests/worker/models/random_decoder.h"
 #include "worker/training/adamw.h"
@@ -73,8 +75,26 @@ void RunCase(const RandomShape& shape, const std::string& text, size_t steps, do
   for (const AdapterParameter& parameter : adapters->parameters())
     parameters.push_back(parameter.tensor);
   AdamW optimizer(parameters, {});
-  const Batch batch =
-      RandomBatch(std::vector<int64_t>(static_cast<size_t>(rows), length), shape.vocabulary, 1, 3);
+  std::vector<Batch> batches;
+  std::mt19937 engine(5);
+  const bool packed = plan.find(":packed") != std::string::npos,
+             records = plan.find(":records") != std::string::npos;
+  while (packed || records) {
+    std::vector<int64_t> documents;
+    int64_t left = rows * length;
+    for (int64_t row_left = length; left > 0;
+         row_left = left % length == 0 ? length : left % length) {
+      const auto drawn =
+          static_cast<int64_t>(records ? 20 + engine() % 101 : 1 + engine() % length);
+      documents.push_back(std::min(drawn, row_left));
+      left -= documents.back();
+    }
+    batches.push_back(RandomBatch(documents, shape.vocabulary, 1, 3));
+    if (batches.size() == 16) break;
+  }
+  if (batches.empty())
+    batches.push_back(RandomBatch(std::vector<int64_t>(static_cast<size_t>(rows), length),
+                                  shape.vocabulary, 1, 3));
   c10::cuda::device_synchronize();
   const double load = Now() - start;
   c10::cuda::CUDACachingAllocator::emptyCache();
@@ -82,21 +102,27 @@ void RunCase(const RandomShape& shape, const std::string& text, size_t steps, do
   const double weights = static_cast<double>(
       c10::cuda::CUDACachingAllocator::getDeviceStats(0).allocated_bytes[0].current);
   start = Now();
-  const Step first = RunStep(model, optimizer, batch);
+  size_t turn = 0;
+  const auto next = [&] { return RunStep(model, optimizer, batches[turn++ % batches.size()]); };
+  const Step first = next();
   const double first_seconds = Now() - start;
-  for (start = Now(); Now() - start < heat;) RunStep(model, optimizer, batch);
+  // The first round over all batches also builds plans.
+  start = Now();
+  for (size_t i = 1; i < batches.size(); ++i) next();
+  const double round_seconds = Now() - start;
+  for (start = Now(); Now() - start < heat;) next();
   std::vector<double> seconds;
   Step last;
   for (size_t i = 0; i < steps; ++i) {
     start = Now();
-    last = RunStep(model, optimizer, batch);
+    last = next();
     c10::cuda::device_synchronize();
     seconds.push_back(Now() - start);
   }
   std::sort(seconds.begin(), seconds.end());
   const double median = seconds[seconds.size() / 2];
   char clock[128] = "";
-  for (int i = 0; i < 2; ++i) RunStep(model, optimizer, batch);
+  for (int i = 0; i < 2; ++i) next();
   if (FILE* smi = popen("nvidia-smi --query-gpu=clocks.sm,power.draw --format=csv,noheader", "r")) {
     if (std::fgets(clock, sizeof clock, smi) != nullptr)
       clock[std::string(clock).find_last_not_of("\n") + 1] = 0;
@@ -109,13 +135,13 @@ void RunCase(const RandomShape& shape, const std::string& text, size_t steps, do
       "\"weights_gib\": %.2f, \"alloc_gib\": %.2f, "
       "\"resv_gib\": %.2f, \"loss0\": %.6f, \"gnorm0\": %.6f, \"loss\": %.6f, \"gnorm\": %.6f, "
       "\"load_s\": %.1f, "
-      "\"first_step_s\": %.2f, \"after\": \"%s\"}\n",
+      "\"first_step_s\": %.2f, \"first_round_s\": %.2f, \"after\": \"%s\"}\n",
       text.c_str(), static_cast<double>(rows * length) / median,
       median / static_cast<double>(rows * length) * 1e6,
       seconds[0] / static_cast<double>(rows * length) * 1e6, weights / gib,
       static_cast<double>(stats.allocated_bytes[0].peak) / gib,
       static_cast<double>(stats.reserved_bytes[0].peak) / gib, first.loss, first.norm, last.loss,
-      last.norm, load, first_seconds, clock);
+      last.norm, load, first_seconds, round_seconds, clock);
   std::fflush(stdout);
   if (trace.empty()) return;
   namespace profiler = torch::autograd::profiler;
@@ -124,7 +150,7 @@ void RunCase(const RandomShape& shape, const std::string& text, size_t steps, do
   const torch::profiler::impl::ProfilerConfig config(torch::profiler::impl::ProfilerState::KINETO);
   profiler::prepareProfiler(config, activities);
   profiler::enableProfiler(config, activities);
-  RunStep(model, optimizer, batch);
+  next();
   c10::cuda::device_synchronize();
   profiler::disableProfiler()->save(trace);
 }

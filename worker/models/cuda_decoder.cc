@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <array>
 
 #include "kernels/attention/rotary_cuda.h"
 #include "kernels/base/cuda_util.cuh"
@@ -26,6 +27,11 @@ constexpr int64_t kLogitValues = int64_t{64} << 20;
 // Bounds of the attention's workspace in the backward pass. Documents are independent of each
 // other, so that the grouping changes no bit.
 constexpr int64_t kKeptWorkspace = int64_t{1} << 30, kRecomputedWorkspace = int64_t{256} << 20;
+
+constexpr int64_t kWorkspaceStep = int64_t{64} << 20;
+
+// Decoded weights stay in memory where this share of the device is still free after them.
+constexpr size_t kSpareShare = 8;
 
 int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -75,6 +81,8 @@ struct CudaDecoder::Layer {
     return qkv.gradient_values() + attention_out.gradient_values() + gate_up.gradient_values() +
            down.gradient_values();
   }
+
+  std::array<CudaLinear*, 4> linears() { return {&qkv, &attention_out, &gate_up, &down}; }
 
   CudaLinear qkv, attention_out, gate_up, down;
   const bf16 *norm1, *norm2;
@@ -158,8 +166,8 @@ void CudaDecoder::Place(Arena& arena) {
   const auto rows = [&](int64_t stride) { return arena.Take<bf16>(t * stride); };
   int64_t scratch = 0;
   for (const auto& layer : layers_) {
-    scratch = std::max({scratch, layer->qkv.scratch_values(), layer->attention_out.scratch_values(),
-                        layer->gate_up.scratch_values(), layer->down.scratch_values()});
+    scratch = std::max({scratch, layer->qkv.matrix_values(), layer->attention_out.matrix_values(),
+                        layer->gate_up.matrix_values(), layer->down.matrix_values()});
   }
   context_.scratch = arena.Take<bf16>(scratch);
   gemm_workspace_ = arena.Take<char>(kernels::GemmCuda::kWorkspaceBytes);
@@ -226,7 +234,9 @@ void CudaDecoder::Place(Arena& arena) {
     layer->qkv_rows = wide;
   }
   d_qkv_ = rows(strides_.d_qkv);
-  attention_workspace_ = arena.Take<char>(std::max<int64_t>(attention_->workspace_bytes(), 256));
+  // In coarse steps: documents of other lengths need not move the arena.
+  attention_workspace_ = arena.Take<char>(
+      RoundUp(std::max<int64_t>(attention_->workspace_bytes(), 1), kWorkspaceStep));
   arena.Return(turn);
   logits_ = arena.Take<bf16>(logit_rows_ * logit_stride_);
 }
@@ -239,6 +249,7 @@ void CudaDecoder::Begin(const Batch& batch, Keep keep) {
   keep_ = keep;
   context_.stream = c10::cuda::getCurrentCUDAStream();
   context_.loaded = nullptr;
+  context_.pass = pass_;
   const auto options = batch.input_ids.options();
   attention_->SetDocuments(batch.cu_seqlens,
                            keep == Keep::kAll ? kKeptWorkspace : kRecomputedWorkspace);
@@ -260,6 +271,7 @@ void CudaDecoder::Begin(const Batch& batch, Keep keep) {
   Arena measured(nullptr);
   Place(measured);
   if (!arena_.defined() || arena_.numel() < measured.bytes()) {
+    KeepWeights(false);
     arena_.reset();
     arena_ = at::empty({measured.bytes()}, options.dtype(at::kByte));
   }
@@ -267,6 +279,7 @@ void CudaDecoder::Begin(const Batch& batch, Keep keep) {
   Place(arena);
   context_.gemm.set_workspace(gemm_workspace_);
 
+  if (keep == Keep::kAll && !weights_memory_.defined()) KeepWeights(true);
   if (keep != Keep::kOnHost) return;
   const auto layers = static_cast<int64_t>(layers_.size());
   const auto begin = [&](std::unique_ptr<HostRing>& ring, int64_t count, int64_t stride, void* even,
@@ -279,6 +292,31 @@ void CudaDecoder::Begin(const Batch& batch, Keep keep) {
   begin(x_ring_, layers + 1, config_.hidden_size, even.x, even.next_x);
   begin(h_ring_, layers, config_.hidden_size, even.h, odd.h);
   begin(attended_ring_, layers, strides_.attended, even.attended, odd.attended);
+}
+
+void CudaDecoder::KeepWeights(bool wanted) {
+  int64_t values = 0;
+  if (wanted) {
+    for (const auto& layer : layers_) {
+      for (const CudaLinear* linear : layer->linears())
+        values += RoundUp(linear->matrix_values(), 256);
+    }
+    size_t free = 0, total = 0;
+    kernels::CheckCuda(cudaMemGetInfo(&free, &total), "free memory");
+    if (values * static_cast<int64_t>(sizeof(bf16)) >
+        static_cast<int64_t>(free) - static_cast<int64_t>(total / kSpareShare))
+      return;
+    weights_memory_ = at::empty({values}, weights_.embedding.options());
+  } else {
+    weights_memory_.reset();
+  }
+  auto* at = wanted ? static_cast<bf16*>(weights_memory_.mutable_data_ptr()) : nullptr;
+  for (const auto& layer : layers_) {
+    for (CudaLinear* linear : layer->linears()) {
+      linear->SetMemory(at);
+      if (wanted) at += RoundUp(linear->matrix_values(), 256);
+    }
+  }
 }
 
 void CudaDecoder::AttentionIn(Layer& layer) {

@@ -1,16 +1,16 @@
 // The training step of the decoder on a GPU in bf16, ordered by hand: loss and gradients of the
-// adapters are what the composition of worker/nn blocks in decoder.cc gives, to bf16 rounding (no
-// further from fp64 than it), with fewer passes over memory, no allocation and no host
-// synchronisation inside.
+// adapters are what the composition of worker/nn blocks in decoder.cc gives, no further from fp32
+// than it, with fewer passes over memory and no host synchronisation inside.
 //
 //   forward   n₁ = norm(x)   [Q|K|V] = n₁ W_qkv   rotate   o = attention   h = x + o W_o
 //             n₂ = norm(h)   [g|u] = n₂ W_gu      a = silu(g)·u            x' = h + a W_d
 //   backward  the same line from the end; U = X Aᵀ and dS = dY sB ride in spare columns
-//   (worker/nn/cuda_linear.h)
+//             (worker/nn/cuda_linear.h)
 //
-// Activations are either all kept, or x, h, o and what is small are kept on the host and the rest
-// is computed again: equal bits either way. Memory is one arena, laid out for the largest batch
-// seen. Two runs give equal bits.
+// Activations are either all kept, or x, h, o are kept on the host and the rest is computed again:
+// equal bits either way. Memory is one arena, laid out for the largest batch seen; where
+// activations are kept and an eighth of the device would still be free, decoded weights stay in
+// memory too. Two runs give equal bits.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -56,6 +56,8 @@ class CudaDecoder {
 
   void Begin(const Batch& batch, Keep keep);
   void Place(Arena& arena);
+  // Lets the decoded weights stay in memory if there is enough to spare, or not any more.
+  void KeepWeights(bool wanted);
   void Forward(const Batch& batch);
   void AttentionIn(Layer& layer);
   void AttentionOut(Layer& layer);
@@ -76,7 +78,7 @@ class CudaDecoder {
   // Of the batch at hand.
   Keep keep_ = Keep::kNothing;
   int64_t t_ = 0, pass_ = 0;
-  at::Tensor arena_, offsets_, losses_;
+  at::Tensor arena_, weights_memory_, offsets_, losses_;
   RotaryTable table_;
   const int32_t* offsets_at_ = nullptr;
   __nv_bfloat16 *last_x_ = nullptr, *hidden_ = nullptr, *logits_ = nullptr;

@@ -60,40 +60,52 @@ CudaLinear::CudaLinear(const FusedLinear& linear) : linear_(linear) {
   weight_.stride = RoundUp(weight_.k + weight_.rt, kRowUnit);
 }
 
-void CudaLinear::Load(CudaLinearContext& context) const {
-  if (context.loaded == this) return;
-  kernels::FillLoraWeightCuda(weight_, /*with_base=*/true, linear_.adapters_enabled(),
-                              context.scratch, context.stream);
-  context.loaded = this;
+void CudaLinear::SetMemory(__nv_bfloat16* memory) {
+  own_ = memory;
+  own_has_base_ = false;
+  own_pass_ = -1;
+}
+
+const __nv_bfloat16* CudaLinear::Load(CudaLinearContext& context) const {
+  const bool adapters = linear_.adapters_enabled();
+  if (own_ == nullptr) {
+    if (context.loaded != this)
+      kernels::FillLoraWeightCuda(weight_, /*with_base=*/true, adapters, context.scratch,
+                                  context.stream);
+    context.loaded = this;
+    return context.scratch;
+  }
+  if (own_pass_ != context.pass) {
+    kernels::FillLoraWeightCuda(weight_, !own_has_base_, adapters, own_, context.stream);
+    own_has_base_ = true;
+    own_pass_ = context.pass;
+  }
+  return own_;
 }
 
 void CudaLinear::Forward(CudaLinearContext& context, __nv_bfloat16* x, int64_t x_stride, int64_t t,
                          __nv_bfloat16* y, int64_t y_stride, const __nv_bfloat16* residual) const {
-  Load(context);
+  const __nv_bfloat16* matrix = Load(context);
   const int64_t n = weight_.n, k = weight_.k, rt = weight_.rt;
   if (rt > 0) {
-    context.gemm.Multiply(Matrix(x, t, k, x_stride),
-                          Matrix(context.scratch + n * weight_.stride, rt, k, weight_.stride),
-                          Matrix(x + k, t, rt, x_stride), nullptr, {.transpose_b = true},
-                          context.stream);
+    context.gemm.Multiply(
+        Matrix(x, t, k, x_stride), Matrix(matrix + n * weight_.stride, rt, k, weight_.stride),
+        Matrix(x + k, t, rt, x_stride), nullptr, {.transpose_b = true}, context.stream);
   }
-  context.gemm.Multiply(Matrix(x, t, k + rt, x_stride),
-                        Matrix(context.scratch, n, k + rt, weight_.stride),
+  context.gemm.Multiply(Matrix(x, t, k + rt, x_stride), Matrix(matrix, n, k + rt, weight_.stride),
                         Matrix(y, t, n, y_stride), residual, {.transpose_b = true}, context.stream);
 }
 
 void CudaLinear::InputGradient(CudaLinearContext& context, __nv_bfloat16* dy, int64_t dy_stride,
                                int64_t t, __nv_bfloat16* dx, int64_t dx_stride) const {
-  Load(context);
+  const __nv_bfloat16* matrix = Load(context);
   const int64_t n = weight_.n, k = weight_.k, rt = weight_.rt;
   if (rt > 0) {
-    context.gemm.Multiply(Matrix(dy, t, n, dy_stride),
-                          Matrix(context.scratch + k, n, rt, weight_.stride),
+    context.gemm.Multiply(Matrix(dy, t, n, dy_stride), Matrix(matrix + k, n, rt, weight_.stride),
                           Matrix(dy + n, t, rt, dy_stride), nullptr, {}, context.stream);
   }
   if (dx == nullptr) return;
-  context.gemm.Multiply(Matrix(dy, t, n + rt, dy_stride),
-                        Matrix(context.scratch, n + rt, k, weight_.stride),
+  context.gemm.Multiply(Matrix(dy, t, n + rt, dy_stride), Matrix(matrix, n + rt, k, weight_.stride),
                         Matrix(dx, t, k, dx_stride), nullptr, {}, context.stream);
 }
 

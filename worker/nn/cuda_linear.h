@@ -26,8 +26,9 @@ namespace finetuned {
 // What the layers of a model share.
 struct CudaLinearContext {
   kernels::GemmCuda gemm;
-  __nv_bfloat16* scratch = nullptr;  // the largest scratch_values() of all layers
+  __nv_bfloat16* scratch = nullptr;  // the largest matrix_values() of all layers
   const void* loaded = nullptr;      // whose weight is in it; null after an adapter has changed
+  int64_t pass = 0;                  // counts the times that adapters may have changed
   cudaStream_t stream = nullptr;
 };
 
@@ -41,7 +42,10 @@ class CudaLinear {
   int64_t out_features() const { return weight_.n; }
   // Columns after the values of a row: ranks of all parts, each rounded up to 8.
   int64_t spare() const { return weight_.rt; }
-  int64_t scratch_values() const { return (weight_.n + weight_.rt) * weight_.stride; }
+  // Gives the decoded weight memory of its own, matrix_values() that outlive this object, where it
+  // stays; null takes it away. The values do not change, only the time.
+  void SetMemory(__nv_bfloat16* memory);
+  int64_t matrix_values() const { return (weight_.n + weight_.rt) * weight_.stride; }
 
   // y = x Wᵀ + adapters + residual. x [t, in | spare]: U is written; residual (null: none) has y's
   // stride.
@@ -61,11 +65,14 @@ class CudaLinear {
                            std::vector<at::Tensor>& views) const;
 
  private:
-  void Load(CudaLinearContext& context) const;
+  const __nv_bfloat16* Load(CudaLinearContext& context) const;
 
   const FusedLinear& linear_;
   kernels::LoraWeight weight_;
   int64_t gradient_values_ = 0;
+  __nv_bfloat16* own_ = nullptr;  // null: the scratch is used
+  mutable bool own_has_base_ = false;
+  mutable int64_t own_pass_ = -1;  // whose adapters own_ holds
 };
 
 }  // namespace finetuned

@@ -6,6 +6,9 @@
 #include <string>
 #include <thread>
 
+#ifdef FINETUNED_CUDA
+#include "kernels/attention/attention_cudnn.h"
+#endif
 #include "worker/planning/estimate.h"
 
 namespace finetuned {
@@ -75,6 +78,9 @@ DeviceProfile ProbeCuda(const std::string& id) {
   if (cudaDeviceGetAttribute(&clock_khz, cudaDevAttrClockRate, index) != cudaSuccess) clock_khz = 0;
   profile.name = properties.name;
   profile.bf16 = properties.major >= 8;
+#ifdef FINETUNED_CUDA
+  profile.cuda_decoder = kernels::CudnnAttention::Available();
+#endif
   profile.free_bytes = free_bytes;
   profile.flops = kSustainedShare * FlopsPerClock(properties.major, properties.minor) *
                   properties.multiProcessorCount * clock_khz * 1e3;

@@ -1,6 +1,7 @@
 #include "worker/planning/estimate.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
@@ -98,8 +99,86 @@ uint64_t ExportBytes(const v1::JobSpec& spec, const ModelSummary& model, int64_t
     }
   }
   // A GGUF is made from the merged model, which is there as long.
-  if (NeedsMerging(spec)) bytes += (matrices + others) * (spec.export_().merged_dtype() == "float32" ? 4 : 2);
+  if (NeedsMerging(spec))
+    bytes += (matrices + others) * (spec.export_().merged_dtype() == "float32" ? 4 : 2);
   return static_cast<uint64_t>(bytes);
+}
+
+// The arena of worker/models/cuda_decoder.cc (Place), which trains bf16 jobs without biases and
+// dropout where the device allows it: the same pieces, counted.
+bool RunsOnCudaDecoder(const v1::JobSpec& spec, const ModelConfig& config,
+                       const DeviceProfile& device) {
+  return device.cuda_decoder && spec.bf16().value() && !config.attention_bias && !config.mlp_bias &&
+         spec.lora().dropout().value() == 0 && config.head_dim % 16 == 0 &&
+         config.head_dim <= 128 && config.hidden_size % 8 == 0 && config.hidden_size <= 16384 &&
+         config.intermediate_size % 8 == 0;
+}
+
+struct CudaDecoderBytes {
+  uint64_t activations = 0, logits = 0, workspace = 0, decoded_weights = 0;
+};
+
+CudaDecoderBytes CountCudaDecoder(const Shape& s, int64_t rows, int64_t head_dim,
+                                  const ModelSummary& model,
+                                  const std::vector<PlannedAdapter>& adapters) {
+  constexpr int64_t kGemmWorkspace = int64_t{32} << 20, kLogits = int64_t{64} << 20;
+  const auto up = [](int64_t n, int64_t unit) { return CeilDiv(n, unit) * unit; };
+  // Spare columns of the fused linears Q|K|V, out, gate|up, down: the widest of all layers.
+  const auto a_layer = std::max<int64_t>(1, static_cast<int64_t>(model.linears.size()) / s.layers);
+  std::vector<std::array<int64_t, 4>> ranks(static_cast<size_t>(s.layers));
+  for (const PlannedAdapter& adapter : adapters) {
+    const int64_t at = adapter.linear - model.linears.data(), within = at % a_layer;
+    const size_t kind = within < 3 ? 0 : within == 3 ? 1 : within < 6 ? 2 : 3;
+    ranks[static_cast<size_t>(std::min(at / a_layer, s.layers - 1))][kind] += up(adapter.rank, 8);
+  }
+  std::array<int64_t, 4> spare = {};
+  const int64_t n[4] = {s.query + 2 * s.key_value, s.hidden, 2 * s.intermediate, s.hidden};
+  const int64_t k[4] = {s.hidden, s.query, s.hidden, s.intermediate};
+  int64_t matrices = 0, largest = 0;
+  for (const auto& layer : ranks) {
+    for (size_t i = 0; i < 4; ++i) {
+      spare[i] = std::max(spare[i], layer[i]);
+      const int64_t matrix = (n[i] + layer[i]) * up(k[i] + layer[i], 64);
+      matrices += matrix;
+      largest = std::max(largest, matrix);
+    }
+  }
+  const int64_t t = s.tokens, d = s.hidden;
+  const auto stride = [&](int64_t columns, size_t i) { return up(columns + spare[i], 64); };
+  const int64_t norm1 = stride(d, 0), qkv = up(n[0], 64), attended = stride(s.query, 1),
+                norm2 = stride(d, 2);
+  const int64_t gate_up = stride(n[2], 2), act = stride(s.intermediate, 3), d_qkv = stride(n[0], 0);
+  // Workspace of attention's backward pass, in groups of documents or heads; with grouped queries
+  // it also holds the keys' and values' gradients of every query head.
+  const int64_t length = up(t / rows, 128), document = s.heads * length * length * 2;
+  const int64_t limit = s.checkpointing ? int64_t{256} << 20 : int64_t{1} << 30;
+  const int64_t group = std::clamp<int64_t>(limit / document, 1, rows);
+  int64_t attention =
+      document <= limit ? group * document
+                        : std::max(limit, document / std::max<int64_t>(1, s.key_value / head_dim));
+  attention = up(attention + 1, int64_t{64} << 20);
+  if (s.query != s.key_value) attention += 2 * group * length * s.query * 2;
+  const int64_t logit_stride = up(s.vocabulary, 64),
+                logits = std::clamp<int64_t>(kLogits / logit_stride, 1, t) * logit_stride;
+
+  CudaDecoderBytes bytes;
+  const int64_t of_layer = t * (2 + s.heads) * 4;  // 1/rms of both norms, log-sum-exp
+  int64_t turn_mlp = t * act * 2, turn_attention = t * d_qkv * 2 + attention, values = 0;
+  if (s.checkpointing) {
+    values = t * (2 * (2 * d + attended) + s.layers * spare[3]);
+    turn_mlp += t * (norm2 + gate_up) * 2;
+    turn_attention += t * (norm1 + qkv) * 2;
+  } else {
+    values = t * (d + s.layers * (2 * d + attended + norm1 + qkv + norm2 + gate_up + act));
+    bytes.decoded_weights = static_cast<uint64_t>(matrices * 2);
+  }
+  bytes.activations = static_cast<uint64_t>(values * 2 + of_layer * s.layers);
+  const int64_t turn = std::max({turn_mlp, turn_attention, logits * 2});
+  bytes.logits = static_cast<uint64_t>(logits * 2);
+  bytes.workspace = static_cast<uint64_t>(
+      turn - logits * 2 + largest * 2 + kGemmWorkspace +
+      t * 2 * (std::max(d, s.query) + stride(d, 3) + stride(d, 1)) + t * 4 * (2 + head_dim));
+  return bytes;
 }
 
 uint64_t DiskBytes(const v1::JobSpec& spec, const ModelSummary& model, int64_t trainable) {
@@ -133,7 +212,8 @@ double FlopsPerToken(const Shape& s, const ModelSummary& model, int64_t trainabl
          4.0 * static_cast<double>(s.vocabulary * s.hidden) + attention * (3.5 + again);
 }
 
-// Kinds that do not train: no steps, and how long they take depends on disks and prompts; only memory and disk are said.
+// Kinds that do not train: no steps, and how long they take depends on disks and prompts; only
+// memory and disk are said.
 v1::Estimate EstimateOtherKind(const v1::JobSpec& spec, const ModelSummary& model,
                                const DeviceProfile& device) {
   v1::Estimate estimate;
@@ -176,12 +256,26 @@ v1::Estimate EstimateRun(const v1::JobSpec& spec, const ModelSummary& model,
   bytes["adapters"] = static_cast<uint64_t>(4 * trainable);
   bytes["gradients"] = static_cast<uint64_t>(4 * trainable);
   bytes["optimizer"] = static_cast<uint64_t>(8 * trainable);
-  bytes["activations"] = ActivationBytes(s, spec, adapters);
-  bytes["logits"] = LogitBytes(s);
-  bytes["workspace"] = WorkspaceBytes(s);
   bytes["context"] = device.cuda ? kCudaContextBytes : kCpuProcessBytes;
+  uint64_t spare_weights = 0;
+  if (RunsOnCudaDecoder(spec, config, device)) {
+    const CudaDecoderBytes counted = CountCudaDecoder(s, rows, config.head_dim, model, adapters);
+    bytes["activations"] = counted.activations;
+    bytes["logits"] = counted.logits;
+    bytes["workspace"] = counted.workspace;
+    spare_weights = counted.decoded_weights;
+  } else {
+    bytes["activations"] = ActivationBytes(s, spec, adapters);
+    bytes["logits"] = LogitBytes(s);
+    bytes["workspace"] = WorkspaceBytes(s);
+  }
   uint64_t peak = 0;
   for (const auto& [category, size] : bytes) peak += size;
+  // Taken only where it leaves an eighth of the device free; a job that has less runs all the same.
+  if (spare_weights > 0 && peak + spare_weights <= device.free_bytes / 8 * 7) {
+    bytes["decoded_weights"] = spare_weights;
+    peak += spare_weights;
+  }
   estimate.mutable_memory()->set_device_peak_bytes(peak);
   // Beside a GPU the host holds the libraries and the largest tensor on its way to the device.
   const uint64_t largest_tensor = static_cast<uint64_t>(s.vocabulary * s.hidden * 4);

@@ -18,6 +18,7 @@ struct DeviceProfile {
   std::string name;
   bool cuda = false;
   bool bf16 = false;               // compute capability ≥ 8.0
+  bool cuda_decoder = false;       // worker/models/cuda_decoder.h runs there
   uint64_t free_bytes = 0;         // device memory, or MemAvailable on the CPU
   double flops = 0;                // sustained in the compute dtype, for the time model
 };
