@@ -263,17 +263,14 @@ class SentencePieceBpe : public SentencePieceModel {
  private:
   void TokenizePart(std::string_view part, bool& after_unknown, std::vector<int32_t>& ids,
                     std::vector<uint32_t>* lengths) const {
-    // A part may begin with an unknown character that goes with the part before, and such are not
-    // worth keeping.
-    if (lengths != nullptr || symbols_.find(FirstCharacter(part)) == symbols_.end())
-      return Merge(part, after_unknown, ids, lengths);
-    bool ends_unknown = false;
-    Cached(part_serial_, part, ids, [&] { Merge(part, ends_unknown, ids, nullptr); });
-    after_unknown = !byte_fallback_ && !ids.empty() && ids.back() == unknown_;
-  }
-
-  static std::string_view FirstCharacter(std::string_view part) {
-    return part.substr(0, unicode::SequenceLength(static_cast<unsigned char>(part[0])));
+    if (lengths != nullptr) return Merge(part, after_unknown, ids, lengths);
+    const size_t before = ids.size();
+    bool unknown_in_part = false;  // what is kept must not depend on what came before
+    Cached(part_serial_, part, ids, [&] { Merge(part, unknown_in_part, ids, nullptr); });
+    if (ids.size() == before) return;
+    const bool ends_unknown = !byte_fallback_ && ids.back() == unknown_;
+    if (after_unknown && ids[before] == unknown_) ids.erase(ids.begin() + before);
+    after_unknown = ends_unknown;
   }
 
   void Merge(std::string_view part, bool& after_unknown, std::vector<int32_t>& ids,

@@ -75,6 +75,16 @@ TEST(SentencePieceTest, BpeMergesTheHighestScore) {
   EXPECT_TRUE(tokenizer->IsSpecial(1));
 }
 
+// "e" is part of a piece but none itself; unknown beside unknown is one token also across a cut.
+TEST(SentencePieceTest, UnknownPartsSideBySideAreOne) {
+  const auto tokenizer = Make(Model(Proto::kBpe, false) + Piece("▁eb", -9));
+  for (const char* text : {"xe", "ex", "xex", "exxe", "e[x]e"}) {
+    const auto with_offsets = tokenizer->EncodeWithOffsets(text, false);
+    EXPECT_EQ(with_offsets.ids, tokenizer->Encode(text, false)) << text;
+    EXPECT_EQ(with_offsets.ids.size(), std::string_view(text) == "e[x]e" ? 4u : 2u) << text;
+  }
+}
+
 TEST(SentencePieceTest, UnigramTakesTheBestSum) {
   const auto tokenizer = Make(Model(Proto::kUnigram, true));
   // ▁+ab = −5 is better than ▁a+b = −6 and ▁ab = −7.
