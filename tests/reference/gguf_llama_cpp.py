@@ -1,12 +1,13 @@
 """GGUF files of ours in llama.cpp: token ids against `tokenizers`, logits, greedy text and perplexity against transformers.
 
-    python tests/reference/gguf_llama_cpp.py [--seed N] [--keep DIR]
+    python tests/reference/gguf_llama_cpp.py [--seed N] [--models NAME ...]
 
 Models: those of gguf_models.py. Texts of the tokenization: message catalogues, invented words of 25 scripts, random Unicode,
 and the repository's own files. Everything is compared with the directory the file was made from, its weights as fp32.
 
     token ids     equal, with and without special tokens. Code points that Python's Unicode tables do not know are left out:
-                  llama.cpp takes the letters and digits of Unicode 16 for punctuation
+                  llama.cpp takes the letters and digits of Unicode 16 for punctuation. So is 'ſ, an apostrophe with the
+                  long s: (?i:'s) matches it, llama.cpp's '[sS] does not
     logits        F32: max |llama.cpp − transformers| / max |transformers| ≤ 1e-4
     greedy text   F32 and F16: 32 tokens equal for every prompt. llama.cpp rounds activations to fp16 too where the weights
                   are, which tips the near ties of a random model: there F16 may leave transformers' text where the margin is
@@ -121,11 +122,12 @@ def compare_numbers(name, path, directory, long_text):
         logits = llama_logits(model, ids)
         error = np.abs(logits - wanted).max() / np.abs(wanted).max()
         ratio = perplexity(logits, ids) / base - 1
-        ours = [greedy(model, p, 32) for p in prompts]
-        equal = [a == b for a, b in zip(ours, texts)]
-        print(f"{name} {type_name}: logits {error:.1e} from transformers' over {len(ids)} tokens, perplexity {base:.4f} {ratio:+.3%}, "
-              f"{sum(equal)} of {len(equal)} greedy texts of 32 tokens equal", flush=True)  # fmt: skip
         real = name == "smollm2"
+        # Coarser types leave a random model's text at once; on the real one it is worth a look.
+        ours = [greedy(model, p, 32) for p in prompts] if real or type_name in ("f32", "f16") else []
+        equal = [a == b for a, b in zip(ours, texts)]
+        print(f"{name} {type_name}: logits {error:.1e} from transformers' over {len(ids)} tokens, perplexity {base:.4f} {ratio:+.3%}"
+              + (f", {sum(equal)} of {len(equal)} greedy texts of 32 tokens equal" if ours else ""), flush=True)  # fmt: skip
         assert abs(ratio) <= (0.01 if real else 0.03), f"{type_name} perplexity"
         if type_name == "f32":
             assert error <= 1e-4, "logits"
@@ -140,15 +142,20 @@ def compare_numbers(name, path, directory, long_text):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
-    seed = parser.parse_args().seed
+    parser.add_argument("--models", nargs="*", help="these alone")
+    arguments = parser.parse_args()
+    seed = arguments.seed
     print(f"seed {seed}, llama-cpp-python {llama_cpp.__version__}")
     texts = gguf_models.sample_texts(random.Random(seed + 1), bytes_per_script=20000, random_count=1000)
-    # A C string holds no NUL.
+    # A C string holds no NUL. What else goes is named at the top.
     texts = ["".join(c for c in text if c != "\0" and unicodedata.category(c) not in ("Cn", "Cs")) for text in texts]
+    texts = [text.replace("'ſ", "'s") for text in texts]
     long_text = "\n".join(gguf_models.SOURCE.joinpath(name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
     failures = []
     with tempfile.TemporaryDirectory() as directory:
         for name, path in gguf_models.all_models(directory, seed).items():
+            if arguments.models and name not in arguments.models:
+                continue
             gguf = f"{directory}/{name}-vocabulary.gguf"
             gguf_models.export(path, gguf, "q8_0")
             if compare_tokens(name, path, gguf, texts) != 0:

@@ -28,7 +28,7 @@ LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_fact
 
 def sample_texts(rng, bytes_per_script=20000, random_count=150):
     """Text in every script of multilingual_text, messages of installed programs and English documents, each a few lines."""
-    texts = multilingual_text.catalogue_texts(4000)
+    texts = multilingual_text.catalogue_texts(1500)
     for script in multilingual_text.SCRIPTS:
         texts += multilingual_text.invented_texts(rng, script, bytes_per_script)
     for name in ("README.md", "CONTRIBUTING.md", "worker/README.md", "worker/text/bpe.cc"):

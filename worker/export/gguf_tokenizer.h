@@ -12,6 +12,10 @@
 //           merges. A file whose merges leave out a join that the vocabulary allows cannot be said
 //           that way and is refused.
 //
+// llama.cpp's own tables remain: it takes the letters and digits of Unicode 16 for punctuation, and
+// 's with a long s (ſ) is no contraction there. Apart from that its token ids are those of
+// tokenizer.json (tests/reference/gguf_llama_cpp.py).
+//
 // Everything else is an error that names the component. Smaller differences that remain in
 // llama.cpp are returned as notes.
 #pragma once
