@@ -266,7 +266,7 @@ void CudnnAttention::SetDocuments(const std::vector<int64_t>& cu_seqlens, int64_
   ragged_ = length_ == 0 || length_ % 128 != 0;
   for (size_t i = 0; i < documents; ++i) ragged_ |= cu_seqlens[i + 1] - cu_seqlens[i] != length_;
   AddGroup(/*backward=*/false, cu_seqlens, 0, documents, 0, shape_.kv_heads);
-  for (size_t begin = 0; begin < documents;) {
+  for (size_t begin = 0; backward_limit > 0 && begin < documents;) {
     // As many documents as fit the limit; the bucketed sizes count.
     int64_t longest = 1;
     size_t end = begin;

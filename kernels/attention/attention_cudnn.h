@@ -40,6 +40,7 @@ class CudnnAttention {
   // Documents of the calls that follow; cu_seqlens as in attention.h. backward_limit bounds the
   // workspace of the backward pass as far as groups can. Plans of shapes not seen before are built
   // here (tenths of a second each).
+  // A limit of 0: there will be no backward pass.
   void SetDocuments(const std::vector<int64_t>& cu_seqlens, int64_t backward_limit);
   // What the caller has to copy to the device and name in every call (empty: a dense batch).
   const std::vector<int32_t>& offsets() const { return offsets_; }

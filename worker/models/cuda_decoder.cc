@@ -1,6 +1,7 @@
 #include "worker/models/cuda_decoder.h"
 
 #include <ATen/Functions.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -251,8 +252,9 @@ void CudaDecoder::Begin(const Batch& batch, Keep keep) {
   context_.loaded = nullptr;
   context_.pass = pass_;
   const auto options = batch.input_ids.options();
-  attention_->SetDocuments(batch.cu_seqlens,
-                           keep == Keep::kAll ? kKeptWorkspace : kRecomputedWorkspace);
+  attention_->SetDocuments(batch.cu_seqlens, keep == Keep::kNothing ? 0
+                                             : keep == Keep::kAll   ? kKeptWorkspace
+                                                                    : kRecomputedWorkspace);
   const std::vector<int32_t>& offsets = attention_->offsets();
   offsets_at_ = nullptr;
   if (!offsets.empty()) {
@@ -273,6 +275,9 @@ void CudaDecoder::Begin(const Batch& batch, Keep keep) {
   if (!arena_.defined() || arena_.numel() < measured.bytes()) {
     KeepWeights(false);
     arena_.reset();
+    // Rare (the largest batch usually comes first), and the old arena is too large to leave in the
+    // cache.
+    c10::cuda::CUDACachingAllocator::emptyCache();
     arena_ = at::empty({measured.bytes()}, options.dtype(at::kByte));
   }
   Arena arena(static_cast<char*>(arena_.mutable_data_ptr()));

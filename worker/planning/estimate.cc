@@ -116,6 +116,7 @@ bool RunsOnCudaDecoder(const v1::JobSpec& spec, const ModelConfig& config,
 
 struct CudaDecoderBytes {
   uint64_t activations = 0, logits = 0, workspace = 0, decoded_weights = 0;
+  uint64_t on_host = 0;  // activations that wait there for the backward pass
 };
 
 CudaDecoderBytes CountCudaDecoder(const Shape& s, int64_t rows, int64_t head_dim,
@@ -166,6 +167,7 @@ CudaDecoderBytes CountCudaDecoder(const Shape& s, int64_t rows, int64_t head_dim
   int64_t turn_mlp = t * act * 2, turn_attention = t * d_qkv * 2 + attention, values = 0;
   if (s.checkpointing) {
     values = t * (2 * (2 * d + attended) + s.layers * spare[3]);
+    bytes.on_host = static_cast<uint64_t>(t * ((s.layers + 1) * d + s.layers * (d + attended)) * 2);
     turn_mlp += t * (norm2 + gate_up) * 2;
     turn_attention += t * (norm1 + qkv) * 2;
   } else {
@@ -218,7 +220,8 @@ v1::Estimate EstimateOtherKind(const v1::JobSpec& spec, const ModelSummary& mode
                                const DeviceProfile& device) {
   v1::Estimate estimate;
   const bool generate = spec.kind() == "generate";
-  *estimate.mutable_memory() = generate ? GenerateMemory(spec, model, device) : MergeMemory(spec, model, device);
+  *estimate.mutable_memory() =
+      generate ? GenerateMemory(spec, model, device) : MergeMemory(spec, model, device);
   if (!generate) estimate.mutable_memory()->set_disk_bytes(ExportBytes(spec, model, 0));
   estimate.set_total_parameters(model.parameters);
   estimate.set_device(device.cuda ? device.name : "cpu");
@@ -257,13 +260,14 @@ v1::Estimate EstimateRun(const v1::JobSpec& spec, const ModelSummary& model,
   bytes["gradients"] = static_cast<uint64_t>(4 * trainable);
   bytes["optimizer"] = static_cast<uint64_t>(8 * trainable);
   bytes["context"] = device.cuda ? kCudaContextBytes : kCpuProcessBytes;
-  uint64_t spare_weights = 0;
+  uint64_t spare_weights = 0, on_host = 0;
   if (RunsOnCudaDecoder(spec, config, device)) {
     const CudaDecoderBytes counted = CountCudaDecoder(s, rows, config.head_dim, model, adapters);
     bytes["activations"] = counted.activations;
     bytes["logits"] = counted.logits;
     bytes["workspace"] = counted.workspace;
     spare_weights = counted.decoded_weights;
+    on_host = counted.on_host;
   } else {
     bytes["activations"] = ActivationBytes(s, spec, adapters);
     bytes["logits"] = LogitBytes(s);
@@ -279,8 +283,8 @@ v1::Estimate EstimateRun(const v1::JobSpec& spec, const ModelSummary& model,
   estimate.mutable_memory()->set_device_peak_bytes(peak);
   // Beside a GPU the host holds the libraries and the largest tensor on its way to the device.
   const uint64_t largest_tensor = static_cast<uint64_t>(s.vocabulary * s.hidden * 4);
-  estimate.mutable_memory()->set_host_peak_bytes(device.cuda ? kCpuProcessBytes + largest_tensor
-                                                             : peak);
+  estimate.mutable_memory()->set_host_peak_bytes(
+      device.cuda ? kCpuProcessBytes + largest_tensor + on_host : peak);
   estimate.mutable_memory()->set_disk_bytes(DiskBytes(spec, model, trainable));
 
   const int64_t steps = TotalSteps(spec, train_rows);
