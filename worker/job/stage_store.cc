@@ -21,8 +21,8 @@ std::optional<json> StageStore::Result(v1::Stage stage, const std::string& input
   const absl::StatusOr<std::string> text = ReadFile(PathOf(stage));
   if (!text.ok()) return std::nullopt;
   const json parsed = json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  if (!parsed.is_object() || !parsed.contains("result")) return std::nullopt;
-  if (parsed.value("inputs_sha256", "") != inputs_sha256) return std::nullopt;
+  if (!parsed.is_object() || !parsed.contains("result") || !parsed.contains("inputs_sha256")) return std::nullopt;
+  if (parsed["inputs_sha256"] != json(inputs_sha256)) return std::nullopt;
   return parsed["result"];
 }
 
