@@ -385,7 +385,7 @@ std::string Checkpoints(const ReportInputs& in) {
     for (const auto& [part, size] : c.bytes_by_part()) bytes += size;
     rows.push_back({GroupedCount(c.step()), absl::StrFormat("%.2f", c.epoch()),
                     c.has_eval_loss() ? MeasuredNumber(c.eval_loss()) : "–", Name(c.reason()),
-                    BytesText(bytes),
+                    bytes > 0 ? BytesText(bytes) : "–",
                     absl::StrCat(c.verified() ? "verified" : "not verified",
                                  c.is_best() ? " <b>★ best</b>" : "")});
   }

@@ -16,6 +16,8 @@ namespace {
 constexpr double kForgetting = 1.05;
 // Rise of the evaluation loss over its best, in nats a token, that is more than its noise.
 constexpr double kOverfittingRise = 0.02;
+// A share of fewer steps says nothing.
+constexpr int64_t kFewSteps = 10;
 
 std::string Plural(int64_t count, const char* one, const char* many) {
   return absl::StrCat(GroupedCount(count), " ", count == 1 ? one : many);
@@ -127,7 +129,7 @@ std::vector<ReportFinding> ReportFindings(const ReportInputs& in) {
                             static_cast<double>(std::max<int64_t>(
                                 1, in.dataset.train_samples() + in.dataset.validation_samples()))));
   }
-  if (measured > 0 && 2 * clipped > measured) {
+  if (measured >= kFewSteps && 2 * clipped > measured) {
     remark(absl::StrFormat(
         "The gradient was clipped to max_grad_norm (%s) in %s of %s steps, so most updates were "
         "smaller than the "

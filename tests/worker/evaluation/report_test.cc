@@ -348,6 +348,8 @@ TEST(ReportFindingsTest, EachRule) {
   in = Ordinary(10);
   for (int i = 0; i < 6; ++i) in.metrics[static_cast<size_t>(i)].set_grad_norm(3);
   EXPECT_THAT(FindingTexts(in), HasSubstr("in 6 of 10 steps"));
+  in.metrics.resize(5);
+  EXPECT_EQ(FindingTexts(in), "");
   in = Ordinary(10);
   in.dataset.set_overlap(1);
   in.dataset.set_truncated(1059);
