@@ -383,11 +383,11 @@ std::string Checkpoints(const ReportInputs& in) {
   for (const v1::Checkpoint& c : in.checkpoints) {
     uint64_t bytes = 0;
     for (const auto& [part, size] : c.bytes_by_part()) bytes += size;
-    rows.push_back({GroupedCount(c.step()), absl::StrFormat("%.2f", c.epoch()),
-                    c.has_eval_loss() ? MeasuredNumber(c.eval_loss()) : "–", Name(c.reason()),
-                    bytes > 0 ? BytesText(bytes) : "–",
-                    absl::StrCat(c.verified() ? "verified" : "not verified",
-                                 c.is_best() ? " <b>★ best</b>" : "")});
+    rows.push_back(
+        {GroupedCount(c.step()), absl::StrFormat("%.2f", c.epoch()),
+         c.has_eval_loss() ? MeasuredNumber(c.eval_loss()) : "–", Name(c.reason()),
+         bytes > 0 ? BytesText(bytes) : "–",
+         absl::StrCat(c.verified() ? "verified" : "", c.is_best() ? " <b>★ best</b>" : "")});
   }
   return Table({"#Step", "#Epoch", "#Evaluation loss", "Saved for", "#Size", ""}, rows);
 }
