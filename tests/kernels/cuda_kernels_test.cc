@@ -11,7 +11,6 @@
 #include <random>
 #include <vector>
 
-#include "kernels/attention/attention_cudnn.h"
 #include "kernels/attention/rotary_cuda.h"
 #include "kernels/base/gemm_cuda.h"
 #include "kernels/cross_entropy/cross_entropy_cuda.h"
@@ -21,6 +20,7 @@
 #include "kernels/nf4/nf4_cuda.h"
 #include "kernels/rms_norm/rms_norm_cuda.h"
 #include "kernels/swiglu/swiglu_cuda.h"
+#include "tests/gpu.h"
 
 namespace finetuned::kernels {
 namespace {
@@ -106,13 +106,7 @@ void ExpectSameBits(const std::vector<T>& a, const std::vector<T>& b) {
   EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(T)), 0) << "two launches differ";
 }
 
-class CudaKernels : public testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override {
-    int devices = 0;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no GPU";
-  }
-};
+class CudaKernels : public testing::TestWithParam<int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Rows, CudaKernels, testing::Values(1, 59, 97, 1025));
 
 TEST_P(CudaKernels, RmsNorm) {
@@ -525,7 +519,7 @@ struct OneHead {
 };
 
 TEST_F(CudaKernels, Attention) {
-  if (!CudnnAttention::Available()) GTEST_SKIP() << "no cuDNN for this GPU";
+  REQUIRE_CUDNN_ATTENTION();
   struct Case {
     int64_t heads, kv_heads, e;
     std::vector<int64_t> lengths;

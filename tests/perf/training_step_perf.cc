@@ -21,6 +21,7 @@
 #include <random>
 
 #include "tests/worker/models/random_decoder.h"
+#include "tests/worker/models/random_inputs.h"
 #include "worker/training/adamw.h"
 
 namespace finetuned {
@@ -89,12 +90,12 @@ void RunCase(const RandomShape& shape, const std::string& text, size_t steps, do
       documents.push_back(std::min(drawn, row_left));
       left -= documents.back();
     }
-    batches.push_back(RandomBatch(documents, shape.vocabulary, 1, 3));
+    batches.push_back(RandomBatch(documents, shape.vocabulary, 1, 3, at::kCUDA));
     if (batches.size() == 16) break;
   }
   if (batches.empty())
     batches.push_back(RandomBatch(std::vector<int64_t>(static_cast<size_t>(rows), length),
-                                  shape.vocabulary, 1, 3));
+                                  shape.vocabulary, 1, 3, at::kCUDA));
   c10::cuda::device_synchronize();
   const double load = Now() - start;
   c10::cuda::CUDACachingAllocator::emptyCache();

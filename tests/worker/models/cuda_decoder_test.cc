@@ -7,7 +7,9 @@
 
 #include <cstdio>
 
+#include "tests/gpu.h"
 #include "tests/worker/models/random_decoder.h"
+#include "tests/worker/models/random_inputs.h"
 
 namespace finetuned {
 namespace {
@@ -72,7 +74,7 @@ const Case kCases[] = {
 class CudaDecoder : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
-    if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+    REQUIRE_CUDNN_ATTENTION();
     at::globalContext().setDeterministicAlgorithms(true, false);
     at::globalContext().setDeterministicFillUninitializedMemory(true);
   }
@@ -120,7 +122,7 @@ TEST_P(CudaDecoder, AsTheComposition) {
       twin_adapters->parameters()[i].tensor.copy_(adapters->parameters()[i].tensor);
     }
   }
-  const Batch batch = RandomBatch(c.documents, c.shape.vocabulary, c.trained, 5);
+  const Batch batch = RandomBatch(c.documents, c.shape.vocabulary, c.trained, 5, at::kCUDA);
   Batch on_cpu = batch;
   on_cpu.input_ids = batch.input_ids.cpu();
   on_cpu.position_ids = batch.position_ids.cpu();
@@ -183,8 +185,8 @@ TEST_F(CudaDecoder, ShapesMayChange) {
   Decoder model(RandomConfig(shape), RandomWeights(shape, RandomBase::kNf4, 7));
   const auto adapters = LoraAdapters::Inject(model, LoraSpec(8), 3);
   RandomB(*adapters, 0.02);
-  const Batch large = RandomBatch({512, 512, 512}, shape.vocabulary, 1, 5),
-              small = RandomBatch({5, 60}, shape.vocabulary, 1, 6);
+  const Batch large = RandomBatch({512, 512, 512}, shape.vocabulary, 1, 5, at::kCUDA),
+              small = RandomBatch({5, 60}, shape.vocabulary, 1, 6, at::kCUDA);
   const auto first = LossAndGradients(model, *adapters, small);
   const auto middle = LossAndGradients(model, *adapters, large);
   ExpectSameBits(first, LossAndGradients(model, *adapters, small), "small after large");
@@ -204,7 +206,7 @@ TEST_F(CudaDecoder, ALossWhoseActivationsAreGoneIsRefused) {
   const RandomShape shape;
   Decoder model(RandomConfig(shape), RandomWeights(shape, RandomBase::kNf4, 7));
   const auto adapters = LoraAdapters::Inject(model, LoraSpec(8), 3);
-  const Batch batch = RandomBatch({128}, shape.vocabulary, 1, 5);
+  const Batch batch = RandomBatch({128}, shape.vocabulary, 1, 5, at::kCUDA);
   const at::Tensor first = model.LossSum(batch);
   model.LossSum(batch);
   EXPECT_THROW(first.backward(), std::exception);
