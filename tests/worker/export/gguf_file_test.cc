@@ -12,6 +12,7 @@
 #include <random>
 
 #include "proto/base/file_util.h"
+#include "tests/fakes/temp_dir.h"
 
 namespace finetuned {
 namespace {
@@ -22,12 +23,8 @@ namespace fs = std::filesystem;
 class GgufFileTest : public testing::Test {
  protected:
   void SetUp() override {
-    dir_ = fs::path(testing::TempDir()) / ("gguf_file_test." + std::to_string(getpid()));
-    fs::remove_all(dir_);
-    fs::create_directories(dir_);
     path_ = dir_ / "x.gguf";
   }
-  void TearDown() override { fs::remove_all(dir_); }
 
   static GgufKeys Keys() {
     return {{"general.architecture", std::string("llama")},
@@ -77,7 +74,8 @@ class GgufFileTest : public testing::Test {
         std::distance(fs::directory_iterator(dir_), fs::directory_iterator()));
   }
 
-  fs::path dir_;
+  const TempDir temp_;
+  const fs::path dir_ = temp_.path();
   std::string path_;
 };
 

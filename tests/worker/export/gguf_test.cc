@@ -13,6 +13,7 @@
 #include <random>
 
 #include "proto/base/file_util.h"
+#include "tests/fakes/temp_dir.h"
 #include "worker/export/gguf_file.h"
 #include "worker/models/safetensors.h"
 #include "worker/text/byte_level.h"
@@ -30,8 +31,6 @@ namespace fs = std::filesystem;
 class GgufTest : public testing::Test {
  protected:
   void SetUp() override {
-    dir_ = fs::path(testing::TempDir()) / ("gguf_test." + std::to_string(getpid()));
-    fs::remove_all(dir_);
     fs::create_directories(dir_ / "model");
     fs::create_directories(dir_ / "out");
     config_ = {{"architectures", {"LlamaForCausalLM"}},
@@ -77,7 +76,6 @@ class GgufTest : public testing::Test {
                 GgufType::kF16,
                 {{"name", "tiny"}, {"data_sha256", "abc"}}};
   }
-  void TearDown() override { fs::remove_all(dir_); }
 
   void Random(const std::string& name, std::vector<int64_t> shape) {
     tensors_[name] = at::randn(shape).to(at::kBFloat16);
@@ -97,7 +95,8 @@ class GgufTest : public testing::Test {
         std::distance(fs::directory_iterator(dir_ / "out"), fs::directory_iterator()));
   }
 
-  fs::path dir_;
+  const TempDir temp_;
+  const fs::path dir_ = temp_.path();
   json config_;
   std::map<std::string, at::Tensor> tensors_;
   GgufRequest request_;

@@ -2,13 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <random>
 
+#include "tests/fakes/temp_dir.h"
 #include "nlohmann/json.hpp"
 #include "worker/export/gguf_vocabulary.h"
 #include "worker/text/byte_level.h"
@@ -87,13 +87,6 @@ json SentencePieceFile() {
 
 class GgufTokenizerTest : public testing::Test {
  protected:
-  void SetUp() override {
-    dir_ = fs::path(testing::TempDir()) / ("gguf_tokenizer_test." + std::to_string(getpid()));
-    fs::remove_all(dir_);
-    fs::create_directories(dir_);
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-
   void Put(const std::string& name, const std::string& text) { std::ofstream(dir_ / name) << text; }
   absl::StatusOr<GgufTokenizer> Read(const json& file, int64_t rows = 300) {
     Put("tokenizer.json", file.dump());
@@ -120,7 +113,8 @@ class GgufTokenizerTest : public testing::Test {
                        [&](const auto& entry) { return entry.first == name; });
   }
 
-  fs::path dir_;
+  const TempDir temp_;
+  const fs::path dir_ = temp_.path();
 };
 
 TEST_F(GgufTokenizerTest, ByteLevel) {

@@ -9,6 +9,9 @@
 #include <fstream>
 
 #include "worker/adapters/lora.h"
+#include "tests/fakes/temp_dir.h"
+#include "tests/worker/models/random_inputs.h"
+#include "tests/worker/models/tiny_llama.h"
 #include "worker/models/architecture.h"
 #include "worker/models/causal_lm.h"
 #include "worker/models/model_summary.h"
@@ -22,42 +25,14 @@ using testing::HasSubstr;
 
 class DecoderTest : public testing::Test {
  protected:
-  DecoderTest()
-      : dir_(fs::temp_directory_path() /
-             ("decoder_test_" + std::to_string(getpid()) + "_" +
-              testing::UnitTest::GetInstance()->current_test_info()->name())) {
-    fs::create_directories(dir_);
-    config_ = {{"architectures", {"LlamaForCausalLM"}},
-               {"model_type", "llama"},
-               {"hidden_size", 32},
-               {"intermediate_size", 48},
-               {"num_hidden_layers", 2},
-               {"num_attention_heads", 4},
-               {"num_key_value_heads", 2},
-               {"vocab_size", 61},
-               {"max_position_embeddings", 64},
-               {"eos_token_id", {2, 3}}};
+  DecoderTest() {
+    config_ = TinyLlamaConfig();
+    config_["eos_token_id"] = {2, 3};
     at::manual_seed(5);
     Save();
   }
-  ~DecoderTest() override { fs::remove_all(dir_); }
 
-  // Writes config and random weights that fit it; `skip` is left out.
-  void Save(const std::string& skip = "") {
-    std::ofstream(dir_ / "config.json") << config_;
-    const Architecture& architecture = FindArchitecture(config_);
-    std::vector<SafetensorsWriter::Declared> declared;
-    for (const RequiredTensor& tensor :
-         RequiredTensors(architecture.parse(config_), architecture.names())) {
-      if (tensor.name != skip) declared.push_back({tensor.name, at::kFloat, tensor.shape});
-    }
-    SafetensorsWriter writer((dir_ / "model.safetensors").string(), declared, {});
-    for (const auto& tensor : declared) {
-      writer.Write(tensor.name,
-                   at::randn(tensor.shape) * 0.2 + (tensor.shape.size() == 1 ? 1.0 : 0.0));
-    }
-    writer.Finish();
-  }
+  void Save(const std::string& skip = "") { WriteLlama(dir_, config_, {.skip = skip}); }
   void SaveConfig(const char* key, const nlohmann::json& value) {
     nlohmann::json changed = config_;
     changed[key] = value;
@@ -71,36 +46,7 @@ class DecoderTest : public testing::Test {
     }
     return "no error";
   }
-  static Batch MakeBatch(const std::vector<int64_t>& lengths) {
-    Batch batch;
-    batch.cu_seqlens = {0};
-    std::vector<at::Tensor> positions, targets;
-    for (int64_t length : lengths) {
-      batch.cu_seqlens.push_back(batch.cu_seqlens.back() + length);
-      batch.max_seqlen = std::max(batch.max_seqlen, length);
-      positions.push_back(at::arange(length, at::kLong));
-      at::Tensor target = at::randint(61, {length}, at::kLong);
-      target[length - 1] = kIgnoreIndex;
-      targets.push_back(target);
-    }
-    batch.input_ids = at::randint(61, {batch.cu_seqlens.back()}, at::kLong);
-    batch.position_ids = at::cat(positions);
-    batch.targets = at::cat(targets);
-    return batch;
-  }
-  static v1::Lora Spec(int64_t r, double dropout = 0) {
-    v1::Lora spec;
-    spec.mutable_r()->set_value(r);
-    spec.mutable_alpha()->set_value(2.0 * static_cast<double>(r));
-    spec.mutable_dropout()->set_value(dropout);
-    return spec;
-  }
-  static void RandomB(LoraAdapters& adapters) {
-    at::NoGradGuard no_grad;
-    for (AdapterParameter& parameter : adapters.parameters()) {
-      if (parameter.name.find("lora_B") != std::string::npos) parameter.tensor.normal_(0, 0.1);
-    }
-  }
+  static Batch MakeBatch(const std::vector<int64_t>& lengths) { return RandomBatch(lengths, 61, /*trained=*/1, /*seed=*/6); }
   // Loss and all gradients of one batch.
   static std::vector<at::Tensor> Gradients(CausalLm& model, LoraAdapters& adapters,
                                            const Batch& batch) {
@@ -119,7 +65,8 @@ class DecoderTest : public testing::Test {
     for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(at::equal(a[i], b[i])) << "tensor " << i;
   }
 
-  fs::path dir_;
+  const TempDir temp_;
+  const fs::path dir_ = temp_.path();
   nlohmann::json config_;
 };
 
@@ -162,8 +109,8 @@ TEST_F(DecoderTest, RefusalsNameTheFault) {
 TEST_F(DecoderTest, TrainingIsRepeatableAndCheckpointingChangesNoBit) {
   const auto model = LoadCausalLm(dir_.string(), {});
   for (const double dropout : {0.0, 0.3}) {
-    const auto adapters = LoraAdapters::Inject(*model, Spec(4, dropout), 1);
-    RandomB(*adapters);
+    const auto adapters = LoraAdapters::Inject(*model, LoraSpec(4, {}, dropout), 1);
+    RandomB(*adapters, 0.1);
     const Batch batch = MakeBatch({3, 17, 9});
     const auto plain = Gradients(*model, *adapters, batch),
                again = Gradients(*model, *adapters, batch);
@@ -178,8 +125,8 @@ TEST_F(DecoderTest, TrainingIsRepeatableAndCheckpointingChangesNoBit) {
 
 TEST_F(DecoderTest, DropoutTouchesTrainingAlone) {
   const auto model = LoadCausalLm(dir_.string(), {});
-  const auto adapters = LoraAdapters::Inject(*model, Spec(4, 0.5), 1);
-  RandomB(*adapters);
+  const auto adapters = LoraAdapters::Inject(*model, LoraSpec(4, {}, 0.5), 1);
+  RandomB(*adapters, 0.1);
   const Batch batch = MakeBatch({20});
   const at::Tensor a = model->TokenLosses(batch), b = model->TokenLosses(batch);
   EXPECT_TRUE(at::equal(a, b));
@@ -188,7 +135,7 @@ TEST_F(DecoderTest, DropoutTouchesTrainingAlone) {
 
 TEST_F(DecoderTest, LossOfOneTokenDocumentsAndOfNoTargets) {
   const auto model = LoadCausalLm(dir_.string(), {});
-  const auto adapters = LoraAdapters::Inject(*model, Spec(2), 1);
+  const auto adapters = LoraAdapters::Inject(*model, LoraSpec(2), 1);
   Batch batch = MakeBatch({1, 1});
   EXPECT_EQ(batch.targets.ne(kIgnoreIndex).sum().item<int64_t>(), 0);
   const auto gradients = Gradients(*model, *adapters, batch);
@@ -231,9 +178,9 @@ TEST_F(DecoderTest, FreshAdaptersChangeNothingAndCanBeSwitchedOff) {
   const Batch batch = MakeBatch({12});
   const uint64_t checksum = model->FrozenChecksum();
   const at::Tensor base = model->TokenLosses(batch);
-  const auto adapters = LoraAdapters::Inject(*model, Spec(4), 1);
+  const auto adapters = LoraAdapters::Inject(*model, LoraSpec(4), 1);
   EXPECT_TRUE(at::equal(base, model->TokenLosses(batch)));
-  RandomB(*adapters);
+  RandomB(*adapters, 0.1);
   EXPECT_FALSE(at::equal(base, model->TokenLosses(batch)));
   model->SetAdaptersEnabled(false);
   EXPECT_TRUE(at::equal(base, model->TokenLosses(batch)));
@@ -246,7 +193,7 @@ TEST_F(DecoderTest, QuantizedBaseTrains) {
   LoadOptions options;
   options.load_in_4bit = true;
   const auto model = LoadCausalLm(dir_.string(), options);
-  const auto adapters = LoraAdapters::Inject(*model, Spec(4), 1);
+  const auto adapters = LoraAdapters::Inject(*model, LoraSpec(4), 1);
   const auto gradients = Gradients(*model, *adapters, MakeBatch({12, 4}));
   EXPECT_TRUE(std::isfinite(gradients[0].item<float>()));
   EXPECT_GT(gradients[2].abs().max().item<float>(), 0);
@@ -257,14 +204,14 @@ TEST_F(DecoderTest, QuantizedBaseTrains) {
 
 TEST_F(DecoderTest, AdapterRoundTrip) {
   const auto model = LoadCausalLm(dir_.string(), {});
-  v1::Lora spec = Spec(4);
+  v1::Lora spec = LoraSpec(4);
   (*spec.mutable_rank_pattern())["k_proj"] = 64;  // over the smaller dimension
   (*spec.mutable_alpha_pattern())["layers.1.mlp.up_proj"] = 3;
   std::vector<std::string> warnings;
   auto adapters = LoraAdapters::Inject(*model, spec, 1,
                                        [&](const std::string& text) { warnings.push_back(text); });
   EXPECT_EQ(warnings.size(), 2u);
-  RandomB(*adapters);
+  RandomB(*adapters, 0.1);
   const Batch batch = MakeBatch({12});
   const at::Tensor before = model->TokenLosses(batch);
   adapters->SavePeft((dir_ / "adapter").string(), "base");

@@ -11,8 +11,8 @@
 #include <fstream>
 #include <random>
 
-#include "worker/models/architecture.h"
-#include "worker/models/safetensors.h"
+#include "tests/fakes/temp_dir.h"
+#include "tests/worker/models/tiny_llama.h"
 
 namespace finetuned {
 namespace {
@@ -60,25 +60,8 @@ struct Record {
 
 class TrainerTest : public testing::Test {
  protected:
-  TrainerTest()
-      : dir_(fs::temp_directory_path() / ("trainer_test_" + std::to_string(getpid()) + "_" +
-                                          testing::UnitTest::GetInstance()->current_test_info()->name())) {
-    fs::create_directories(dir_ / "model");
-    const nlohmann::json config = {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"},  {"hidden_size", 32},
-                                   {"intermediate_size", 48},               {"num_hidden_layers", 2}, {"num_attention_heads", 4},
-                                   {"num_key_value_heads", 2},              {"vocab_size", 61},       {"max_position_embeddings", 64}};
-    std::ofstream(dir_ / "model/config.json") << config;
-    at::manual_seed(5);
-    const Architecture& architecture = FindArchitecture(config);
-    std::vector<SafetensorsWriter::Declared> declared;
-    for (const RequiredTensor& tensor : RequiredTensors(architecture.parse(config), architecture.names())) {
-      declared.push_back({tensor.name, at::kFloat, tensor.shape});
-    }
-    SafetensorsWriter writer((dir_ / "model/model.safetensors").string(), declared, {});
-    for (const auto& tensor : declared) {
-      writer.Write(tensor.name, at::randn(tensor.shape) * 0.2 + (tensor.shape.size() == 1 ? 1.0 : 0.0));
-    }
-    writer.Finish();
+  TrainerTest() {
+    WriteTinyLlama(dir_ / "model");
     data_.train = std::make_shared<MemoryStore>(23, 1);
     data_.validation = std::make_shared<MemoryStore>(6, 2);
     data_.content_sha256 = "data";
@@ -107,7 +90,6 @@ class TrainerTest : public testing::Test {
     spec_.mutable_lora()->mutable_alpha()->set_value(8);
     spec_.mutable_lora()->mutable_dropout()->set_value(0.1);
   }
-  ~TrainerTest() override { fs::remove_all(dir_); }
 
   // One attempt in `job`, stopped with `stop` once `stop_after` steps are told; `tamper` may change the fresh adapters.
   Record Attempt(const std::string& job, int64_t stop_after = -1, StopRequest stop = StopRequest::kPause,
@@ -154,7 +136,8 @@ class TrainerTest : public testing::Test {
     for (size_t i = 0; i < a.weights.size(); ++i) EXPECT_TRUE(at::equal(a.weights[i], b.weights[i])) << i;
   }
 
-  const fs::path dir_;
+  const TempDir temp_;
+  const fs::path dir_ = temp_.path();
   PreparedData data_;
   v1::JobSpec spec_;
   std::string spec_sha256_ = "spec";
