@@ -2,6 +2,7 @@
 # The one list of dependencies. Debian 12 and Ubuntu 24.04; needs root for apt. Idempotent: a second run takes under a second.
 #
 #   docker/install-deps.sh                install what is missing
+#   docker/install-deps.sh --slow         also the peers that compile for minutes (tests of the label reference-slow)
 #   docker/install-deps.sh --print-venv   print the virtual environment's path and do nothing
 #
 # Debian packages bring gRPC, protobuf, SQLite and friends; a Python virtual environment brings LibTorch, Arrow and
@@ -14,7 +15,11 @@ requirements=("$here/requirements-build.txt" "$here/requirements-reference.txt")
 nodeps=$here/requirements-nodeps.txt
 hash=$(cat "${requirements[@]}" "$nodeps" | sha256sum | cut -c1-12)
 venv=${FINETUNED_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/finetuned/venv-$hash}
-[ "${1:-}" = --print-venv ] && { echo "$venv"; exit 0; }
+case "${1:-}" in
+  "" | --slow) ;;
+  --print-venv) echo "$venv"; exit 0 ;;
+  *) echo "install-deps: unknown option '$1'; allowed: --slow, --print-venv" >&2; exit 2 ;;
+esac
 
 packages=(
   ca-certificates git make cmake ninja-build ccache pkg-config g++ python3 python3-venv
@@ -56,4 +61,9 @@ if [ ! -f "$venv/.complete" ]; then
     "$venv/bin/pip" install --disable-pip-version-check --progress-bar off --no-deps -r "$nodeps" >&2
     touch "$venv/.complete"
   fi
+fi
+
+if [ "${1:-}" = --slow ]; then
+  say "compiling the slow peers (about 7 minutes on two cores; nothing to do where they are there)"
+  "$venv/bin/pip" install --disable-pip-version-check --progress-bar off --no-deps -r "$here/requirements-slow.txt" >&2
 fi

@@ -28,7 +28,7 @@ import tempfile
 import unicodedata
 
 if importlib.util.find_spec("llama_cpp") is None:
-    print("skipped: llama_cpp is not installed (pip install --no-deps llama-cpp-python==0.3.36 diskcache; it builds 7 minutes)")
+    print("skipped: llama_cpp is not installed (docker/install-deps.sh --slow; it builds 7 minutes)")
     sys.exit(77)
 
 import llama_cpp  # noqa: E402
