@@ -4,6 +4,7 @@ training again; answers of base and tuned model equal to transformers'.
 
     exports.py
 """
+import hashlib
 import json
 import pathlib
 import shutil
@@ -89,6 +90,12 @@ def main():
     assert [e.name for e in job.result.exports] == ["adapter", "merged", "gguf f32", "gguf q8_0"], job.result.exports
     kinds = {artifact.kind for artifact in job.result.artifacts}
     assert {"adapter", "merged", "gguf", "report", "summary", "metrics"} <= kinds, kinds
+    paths = [artifact.path for artifact in job.result.artifacts]
+    assert len(paths) == len(set(paths)), paths
+    report = (artifacts / "report.html").read_text()
+    for artifact in job.result.artifacts:
+        assert artifact.sha256 == hashlib.sha256((artifacts / artifact.path).read_bytes()).hexdigest(), artifact.path
+        assert artifact.kind in ("report", "summary") or artifact.sha256 in report, f"{artifact.path} is not in report.html"
     base = load(directory / "models/tiny")
     base_logits = logits(base)
     peft = PeftModel.from_pretrained(base, artifacts / "adapter").eval()

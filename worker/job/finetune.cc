@@ -24,7 +24,9 @@
 #include "worker/job/model_assets.h"
 #include "worker/job/proto_json.h"
 #include "worker/job/stage_runner.h"
+#include "worker/models/model_summary.h"
 #include "worker/monitor/memory.h"
+#include "worker/planning/estimate.h"
 #include "worker/training/trainer.h"
 
 namespace finetuned {
@@ -377,6 +379,8 @@ std::string Finetune::Report() const {
   inputs.checkpoints = CheckpointStore(plan_.job_dir() + "/checkpoints", spec_.save_total_limit(), [](v1::Level, const std::string&) {}).List();
   inputs.dataset = data_.statistics;
   inputs.result = result_;
+  inputs.estimate = EstimateRun(spec_, InspectModelDir(plan_.model_path()), ProbeDevice(plan_.device()), data_.train->total_tokens(),
+                                data_.statistics.packed_rows());
   for (const v1::VerifiedExport& verified : result_.exports()) inputs.exports.emplace_back(verified.name(), "verified: " + verified.proof());
   inputs.provenance = {{"base model", spec_.model_name_or_path()},
                        {"adapter SHA-256", adapter_sha256_},
@@ -395,6 +399,7 @@ absl::Status Finetune::Finish() {
   result_.set_peak_device_bytes(memory.peak_allocated);
   result_.set_peak_host_bytes(HostPeakRssBytes());
   result_.set_predicted_peak_bytes(plan_.predicted_peak_bytes());
+  FT_RETURN_IF_ERROR(run_.CollectArtifacts());  // summary and report name them
   FT_RETURN_IF_ERROR(WriteFileAtomic(artifacts_ + "/summary.json", MessageToJson(result_).dump(1)));
   FT_RETURN_IF_ERROR(WriteFileAtomic(artifacts_ + "/report.html", Report()));
   return run_.CollectArtifacts();

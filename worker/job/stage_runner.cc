@@ -7,6 +7,7 @@
 #include <chrono>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_format.h"
@@ -92,7 +93,8 @@ void StageRunner::TellProgress(v1::Stage stage, const char* unit, int64_t done, 
 }
 
 absl::Status StageRunner::CollectArtifacts() {
-  result_.clear_artifacts();
+  std::set<std::string> known;
+  for (const v1::Artifact& artifact : result_.artifacts()) known.insert(artifact.path());
   std::vector<std::string> paths;
   std::error_code error;
   for (const auto& entry : fs::recursive_directory_iterator(artifacts_, error)) {
@@ -101,7 +103,7 @@ absl::Status StageRunner::CollectArtifacts() {
   std::sort(paths.begin(), paths.end());
   for (const std::string& path : paths) {
     const auto kind = ArtifactKinds().find(path.substr(0, path.find('/')));
-    if (kind == ArtifactKinds().end()) continue;
+    if (kind == ArtifactKinds().end() || known.count(path) != 0) continue;
     v1::Artifact& artifact = *result_.add_artifacts();
     artifact.set_path(path);
     artifact.set_kind(kind->second);

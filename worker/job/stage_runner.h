@@ -40,7 +40,8 @@ class StageRunner {
   void Enter(v1::Stage stage) { stage_ = stage; }
   void TellProgress(v1::Stage stage, const char* unit, int64_t done, int64_t total, std::string text);
 
-  // Sums every file below artifacts() that belongs to a known kind into result() and tells the server.
+  // Sums every file below artifacts() that belongs to a known kind and is not in result() yet into it, and tells the
+  // server. Files that are in it must not change any more.
   absl::Status CollectArtifacts();
   // The attempt's last word. `status` OK: succeeded. A failure leaves failure/ among the artifacts: the failure itself,
   // the resolved spec, versions and device, and the end of the log.
