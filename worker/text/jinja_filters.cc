@@ -9,6 +9,8 @@
 #include "worker/text/jinja_ast.h"
 #include "worker/text/jinja_cat.h"
 #include "worker/text/jinja_format.h"
+#include "worker/text/jinja_html.h"
+#include "worker/text/jinja_numbers.h"
 #include "worker/text/jinja_unicode.h"
 
 namespace finetuned::jinja {

@@ -4,6 +4,7 @@
 
 #include "worker/text/jinja_cat.h"
 #include "worker/text/jinja_format.h"
+#include "worker/text/jinja_html.h"
 #include "worker/text/jinja_interpreter.h"
 #include "worker/text/jinja_unicode.h"
 
@@ -34,6 +35,83 @@ bool IntPower(int64_t base, int64_t exponent, int64_t* out) {
   }
   *out = result;
   return true;
+}
+
+// a op b for two numbers with Python's rules.
+Value Arithmetic(Interpreter& interpreter, Op op, const Value& a, const Value& b) {
+  if (!a.IsIntegral() || !b.IsIntegral() || op == Op::kDiv) {
+    const double x = a.AsDouble(), y = b.AsDouble();
+    switch (op) {
+      case Op::kAdd:
+        return Value::Float(x + y);
+      case Op::kSub:
+        return Value::Float(x - y);
+      case Op::kMul:
+        return Value::Float(x * y);
+      case Op::kDiv:
+        return y == 0 ? interpreter.Fail("division by zero") : Value::Float(x / y);
+      case Op::kPow: {
+        if (x == 0 && y < 0) return interpreter.Fail("0.0 cannot be raised to a negative power");
+        if (x < 0 && std::isfinite(y) && y != std::floor(y))
+          return interpreter.Fail("complex numbers are not supported");
+        const double power = std::pow(x, y);
+        if (std::isinf(power) && std::isfinite(x) && std::isfinite(y))
+          return interpreter.Fail("Result too large");
+        return Value::Float(power);
+      }
+      default:
+        break;
+    }
+    if (y == 0)
+      return interpreter.Fail(op == Op::kMod ? "float modulo" : "float floor division by zero");
+    // As CPython: the remainder takes the divisor's sign and the quotient is derived from it.
+    double mod = std::fmod(x, y);
+    double div = (x - mod) / y;
+    if (mod != 0) {
+      if ((y < 0) != (mod < 0)) {
+        mod += y;
+        div -= 1.0;
+      }
+    } else {
+      mod = std::copysign(0.0, y);
+    }
+    if (op == Op::kMod) return Value::Float(mod);
+    if (div == 0) return Value::Float(std::copysign(0.0, x / y));
+    double floor_div = std::floor(div);
+    if (div - floor_div > 0.5) floor_div += 1.0;
+    return Value::Float(floor_div);
+  }
+  const int64_t x = a.AsInt(), y = b.AsInt();
+  int64_t result = 0;
+  bool overflow = false;
+  switch (op) {
+    case Op::kAdd:
+      overflow = __builtin_add_overflow(x, y, &result);
+      break;
+    case Op::kSub:
+      overflow = __builtin_sub_overflow(x, y, &result);
+      break;
+    case Op::kMul:
+      overflow = __builtin_mul_overflow(x, y, &result);
+      break;
+    case Op::kPow:
+      if (y < 0) {
+        if (x == 0) return interpreter.Fail("0.0 cannot be raised to a negative power");
+        return Value::Float(std::pow(static_cast<double>(x), static_cast<double>(y)));
+      }
+      overflow = !IntPower(x, y, &result);
+      break;
+    default:
+      if (y == 0) return interpreter.Fail("integer division or modulo by zero");
+      if (y == -1) {
+        if (op == Op::kMod) return Value::Int(0);
+        overflow = __builtin_sub_overflow(int64_t{0}, x, &result);
+        break;
+      }
+      result = op == Op::kMod ? x % y : x / y;
+      if (x % y != 0 && (x % y < 0) != (y < 0)) result += op == Op::kMod ? y : -1;
+  }
+  return overflow ? interpreter.Fail("integer outside 64 bits") : Value::Int(result);
 }
 
 }  // namespace
@@ -253,82 +331,6 @@ Value Interpreter::Binary(Op op, const Value& a, const Value& b) {
     }
   }
   return unsupported();
-}
-
-Value Arithmetic(Interpreter& interpreter, Op op, const Value& a, const Value& b) {
-  if (!a.IsIntegral() || !b.IsIntegral() || op == Op::kDiv) {
-    const double x = a.AsDouble(), y = b.AsDouble();
-    switch (op) {
-      case Op::kAdd:
-        return Value::Float(x + y);
-      case Op::kSub:
-        return Value::Float(x - y);
-      case Op::kMul:
-        return Value::Float(x * y);
-      case Op::kDiv:
-        return y == 0 ? interpreter.Fail("division by zero") : Value::Float(x / y);
-      case Op::kPow: {
-        if (x == 0 && y < 0) return interpreter.Fail("0.0 cannot be raised to a negative power");
-        if (x < 0 && std::isfinite(y) && y != std::floor(y))
-          return interpreter.Fail("complex numbers are not supported");
-        const double power = std::pow(x, y);
-        if (std::isinf(power) && std::isfinite(x) && std::isfinite(y))
-          return interpreter.Fail("Result too large");
-        return Value::Float(power);
-      }
-      default:
-        break;
-    }
-    if (y == 0)
-      return interpreter.Fail(op == Op::kMod ? "float modulo" : "float floor division by zero");
-    // As CPython: the remainder takes the divisor's sign and the quotient is derived from it.
-    double mod = std::fmod(x, y);
-    double div = (x - mod) / y;
-    if (mod != 0) {
-      if ((y < 0) != (mod < 0)) {
-        mod += y;
-        div -= 1.0;
-      }
-    } else {
-      mod = std::copysign(0.0, y);
-    }
-    if (op == Op::kMod) return Value::Float(mod);
-    if (div == 0) return Value::Float(std::copysign(0.0, x / y));
-    double floor_div = std::floor(div);
-    if (div - floor_div > 0.5) floor_div += 1.0;
-    return Value::Float(floor_div);
-  }
-  const int64_t x = a.AsInt(), y = b.AsInt();
-  int64_t result = 0;
-  bool overflow = false;
-  switch (op) {
-    case Op::kAdd:
-      overflow = __builtin_add_overflow(x, y, &result);
-      break;
-    case Op::kSub:
-      overflow = __builtin_sub_overflow(x, y, &result);
-      break;
-    case Op::kMul:
-      overflow = __builtin_mul_overflow(x, y, &result);
-      break;
-    case Op::kPow:
-      if (y < 0) {
-        if (x == 0) return interpreter.Fail("0.0 cannot be raised to a negative power");
-        return Value::Float(std::pow(static_cast<double>(x), static_cast<double>(y)));
-      }
-      overflow = !IntPower(x, y, &result);
-      break;
-    default:
-      if (y == 0) return interpreter.Fail("integer division or modulo by zero");
-      if (y == -1) {
-        if (op == Op::kMod) return Value::Int(0);
-        overflow = __builtin_sub_overflow(int64_t{0}, x, &result);
-        break;
-      }
-      result = op == Op::kMod ? x % y : x / y;
-      if (x % y != 0 && (x % y < 0) != (y < 0)) result += op == Op::kMod ? y : -1;
-  }
-  return overflow ? interpreter.Fail("integer outside 64 bits") : Value::Int(result);
 }
 
 bool Interpreter::Compare(Op op, const Value& a, const Value& b) {

@@ -2,7 +2,7 @@
 
 #include "worker/text/jinja_cat.h"
 #include "worker/text/jinja_filters.h"
-#include "worker/text/jinja_format.h"
+#include "worker/text/jinja_numbers.h"
 #include "worker/text/jinja_unicode.h"
 
 namespace finetuned::jinja {

@@ -4,7 +4,6 @@
 #include "absl/container/flat_hash_map.h"
 #include "worker/text/jinja_ast.h"
 #include "worker/text/jinja_cat.h"
-#include "worker/text/jinja_format.h"
 #include "worker/text/jinja_interpreter.h"
 #include "worker/text/jinja_unicode.h"
 
