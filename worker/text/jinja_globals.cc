@@ -2,7 +2,6 @@
 #include "absl/container/flat_hash_map.h"
 #include "worker/text/jinja_cat.h"
 #include "worker/text/jinja_methods.h"
-#include "worker/text/jinja_unicode.h"
 
 namespace finetuned::jinja {
 namespace {

@@ -206,4 +206,19 @@ class Interpreter {
   size_t generations_ = 0;
 };
 
+template <typename Body>
+Value Interpreter::Capture(Body body) {
+  Output captured;
+  Output* outer = std::exchange(output_, &captured);
+  outer_bytes_ += outer->text.size();
+  const int depth = std::exchange(message_depth_, 0);
+  body();
+  output_ = outer;
+  outer_bytes_ -= outer->text.size();
+  message_depth_ = depth;
+  Value value = String(std::move(captured.text));
+  if (value.IsString()) value.as<StringObject>()->marks = std::move(captured.marks);
+  return value;
+}
+
 }  // namespace finetuned::jinja
