@@ -1,4 +1,5 @@
-// The filters that work on sequences, for the table in jinja_filters.cc. Internal to the engine.
+// The filters that work on text and on sequences, for the table in jinja_filters.cc. Internal to
+// the engine.
 #pragma once
 
 #include <string_view>
@@ -8,10 +9,11 @@
 
 namespace finetuned::jinja {
 
-struct SequenceFilter {
+struct NamedFilter {
   std::string_view name;
   FilterFunction function;
 };
-std::vector<SequenceFilter> SequenceFilters();
+std::vector<NamedFilter> TextFilters();
+std::vector<NamedFilter> SequenceFilters();
 
 }  // namespace finetuned::jinja

@@ -399,7 +399,7 @@ Value SelectFilter(Interpreter& interpreter, const Value& value, const Args& arg
 
 }  // namespace
 
-std::vector<SequenceFilter> SequenceFilters() {
+std::vector<NamedFilter> SequenceFilters() {
   return {{"batch", BatchFilter},
           {"dictsort", DictsortFilter},
           {"first", FirstFilter},
