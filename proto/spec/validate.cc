@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
+#include "proto/spec/leaf_value.h"
 #include "proto/spec/spec.h"
 #include "proto/spec/spec_internal.h"
 
@@ -37,11 +38,6 @@ const char* const kColumns[] = {"instruction",     "response",  "system",       
                                 "prompt",          "completion"};
 
 std::string Number(double value) { return absl::StrFormat("%.6g", value); }
-
-std::string Shown(std::string_view text) {
-  if (text.size() > 80) return absl::StrCat("'", View(text.substr(0, 77)), "…'");
-  return absl::StrCat("'", View(text), "'");
-}
 
 class Validator {
  public:

@@ -1,4 +1,5 @@
-// Value tree ↔ JobSpec by reflection over the key table.
+#include "proto/spec/leaf_value.h"
+
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -10,42 +11,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "google/protobuf/descriptor.h"
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/message.h"
-#include "proto/base/sha256.h"
-#include "proto/spec/spec.h"
 #include "proto/spec/spec_internal.h"
 
 namespace finetuned {
-namespace {
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::Reflection;
 
-// What is wrong with a value, for "lora.r: <this>"; empty when it was set.
-using Complaint = std::string;
-
-std::string Shown(std::string_view text) {
-  if (text.size() > 80) return absl::StrCat("'", View(text.substr(0, 77)), "…'");
-  return absl::StrCat("'", View(text), "'");
-}
-
-bool ParseBool(std::string_view text, bool* out) {
-  const std::string lower = absl::AsciiStrToLower(View(text));
-  if (lower == "true" || lower == "yes" || lower == "on") {
-    *out = true;
-    return true;
-  }
-  if (lower == "false" || lower == "no" || lower == "off") {
-    *out = false;
-    return true;
-  }
-  return false;
-}
-
-// Protobuf carries text as UTF-8 only.
 bool IsUtf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
     const auto lead = static_cast<unsigned char>(text[i]);
@@ -69,6 +43,21 @@ bool IsUtf8(std::string_view text) {
     i += length;
   }
   return true;
+}
+
+namespace {
+
+bool ParseBool(std::string_view text, bool* out) {
+  const std::string lower = absl::AsciiStrToLower(View(text));
+  if (lower == "true" || lower == "yes" || lower == "on") {
+    *out = true;
+    return true;
+  }
+  if (lower == "false" || lower == "no" || lower == "off") {
+    *out = false;
+    return true;
+  }
+  return false;
 }
 
 Complaint ParseWhole(std::string_view text, int64_t* out) {
@@ -142,6 +131,30 @@ Complaint SetOrAuto(Message* message, const FieldDescriptor* field, const v1::Ke
   return bad;
 }
 
+Complaint AddSource(Message* message, const FieldDescriptor* field, const SpecValue& item) {
+  Message* source = message->GetReflection()->AddMessage(message, field);
+  if (item.kind == SpecValue::Kind::kScalar) {  // a bare path
+    if (!IsUtf8(item.scalar)) return "the text is not UTF-8";
+    source->GetReflection()->SetString(source, source->GetDescriptor()->FindFieldByName("path"),
+                                       item.scalar);
+    return "";
+  }
+  if (item.kind != SpecValue::Kind::kMap) return "each source is a path or {path: …, limit: …}";
+  for (const auto& [name, value] : item.entries) {
+    const KeyInfo* info = FindKey(absl::StrCat("dataset.sources[].", name));
+    if (info == nullptr) {
+      return absl::StrCat("a source has no key ", Shown(name), "; it has path, weight, limit, ",
+                          "format and shape");
+    }
+    if (LeafIsSet(*source, info->chain.back())) return absl::StrCat(name, " is given twice");
+    Complaint bad = SetLeaf(source, info->chain.back(), info->type, info->key, value);
+    if (!bad.empty()) return absl::StrCat(name, ": ", bad);
+  }
+  return "";
+}
+
+}  // namespace
+
 Complaint AddMapEntry(Message* message, const FieldDescriptor* field, const v1::Key& key,
                       const std::string& name, const SpecValue& value) {
   if (name.empty()) return "an entry has no name";
@@ -165,31 +178,6 @@ Complaint AddMapEntry(Message* message, const FieldDescriptor* field, const v1::
   if (!bad.empty()) {
     reflection->RemoveLast(message, field);
     return absl::StrCat("entry ", Shown(name), ": ", bad);
-  }
-  return "";
-}
-
-Complaint SetLeaf(Message* message, const FieldDescriptor* field, KeyType type, const v1::Key& key,
-                  const SpecValue& value);
-
-Complaint AddSource(Message* message, const FieldDescriptor* field, const SpecValue& item) {
-  Message* source = message->GetReflection()->AddMessage(message, field);
-  if (item.kind == SpecValue::Kind::kScalar) {  // a bare path
-    if (!IsUtf8(item.scalar)) return "the text is not UTF-8";
-    source->GetReflection()->SetString(source, source->GetDescriptor()->FindFieldByName("path"),
-                                       item.scalar);
-    return "";
-  }
-  if (item.kind != SpecValue::Kind::kMap) return "each source is a path or {path: …, limit: …}";
-  for (const auto& [name, value] : item.entries) {
-    const KeyInfo* info = FindKey(absl::StrCat("dataset.sources[].", name));
-    if (info == nullptr) {
-      return absl::StrCat("a source has no key ", Shown(name), "; it has path, weight, limit, ",
-                          "format and shape");
-    }
-    if (LeafIsSet(*source, info->chain.back())) return absl::StrCat(name, " is given twice");
-    Complaint bad = SetLeaf(source, info->chain.back(), info->type, info->key, value);
-    if (!bad.empty()) return absl::StrCat(name, ": ", bad);
   }
   return "";
 }
@@ -264,129 +252,7 @@ Complaint SetLeaf(Message* message, const FieldDescriptor* field, KeyType type, 
   return "";
 }
 
-Message* MutableParent(v1::JobSpec* spec, const KeyInfo& info) {
-  Message* message = spec;
-  for (size_t i = 0; i + 1 < info.chain.size(); ++i) {
-    message = message->GetReflection()->MutableMessage(message, info.chain[i]);
-  }
-  return message;
-}
-
-// Splits "lora.rank_pattern.q_proj" into the map key and the entry's name; null when it is no such
-// path.
-const KeyInfo* FindMapEntry(std::string_view path, std::string* entry) {
-  for (size_t dot = path.find('.'); dot != std::string_view::npos; dot = path.find('.', dot + 1)) {
-    const KeyInfo* info = FindKey(path.substr(0, dot));
-    if (info == nullptr) continue;
-    if (info->type == KeyType::kTextMap || info->type == KeyType::kWholeMap ||
-        info->type == KeyType::kNumberMap) {
-      *entry = std::string(path.substr(dot + 1));
-      return info;
-    }
-  }
-  return nullptr;
-}
-
-v1::Problem MakeProblem(v1::Problem::Severity severity, std::string_view field, std::string message,
-                        std::string allowed) {
-  v1::Problem problem;
-  problem.set_severity(severity);
-  problem.set_field(IsUtf8(field) ? std::string(field.substr(0, 200))
-                                  : "(a name that is not UTF-8)");
-  problem.set_message(std::move(message));
-  problem.set_allowed(std::move(allowed));
-  if (severity == v1::Problem::ERROR) problem.set_reason(v1::INVALID_SPEC);
-  return problem;
-}
-
-class TreeMapper {
- public:
-  TreeMapper(v1::JobSpec* spec, std::vector<MappingProblem>* problems)
-      : spec_(spec), problems_(problems) {}
-
-  void Apply(const SpecValue& map, const std::string& prefix) {
-    for (const auto& [name, value] : map.entries) {
-      // A block nested in itself for ever is cut by the client's depth limit; names are capped for
-      // the messages.
-      const std::string path = prefix.empty() ? name : absl::StrCat(prefix, ".", name);
-      ApplyOne(path, value);
-    }
-  }
-
- private:
-  void Report(v1::Problem::Severity severity, int line, std::string_view field, std::string message,
-              std::string allowed) {
-    problems_->push_back(
-        {MakeProblem(severity, field, std::move(message), std::move(allowed)), line});
-  }
-
-  bool FirstTime(const std::string& path, const std::string& written, int line) {
-    const auto [entry, inserted] = seen_.emplace(path, std::make_pair(written, line));
-    if (inserted) return true;
-    std::string message = "is given twice";
-    if (entry->second.first != written) {
-      absl::StrAppend(&message, ", as ", entry->second.first, " and as ", written);
-    }
-    if (entry->second.second > 0) {
-      absl::StrAppend(&message, " (first on line ", entry->second.second, ")");
-    }
-    Report(v1::Problem::ERROR, line, path, message, "leave one of them out");
-    return false;
-  }
-
-  void ApplyOne(const std::string& path, const SpecValue& value) {
-    if (IsBlock(path)) {
-      ApplyBlock(path, value);
-      return;
-    }
-    const KeyInfo* info = FindKey(path);
-    if (info != nullptr && !info->in_list) {
-      if (!FirstTime(info->path, path, value.line)) return;
-      Complaint bad =
-          SetLeaf(MutableParent(spec_, *info), info->chain.back(), info->type, info->key, value);
-      if (!bad.empty()) {
-        Report(v1::Problem::ERROR, value.line, info->path, bad, AllowedText(*info));
-      }
-      return;
-    }
-    if (const auto refusal = RefusedKey(path, value.scalar)) {
-      if (!refusal->empty()) Report(v1::Problem::ERROR, value.line, path, *refusal, "");
-      return;
-    }
-    if (const auto warning = WithoutEffect(path)) {
-      Report(v1::Problem::WARNING, value.line, path, *warning, "");
-      return;
-    }
-    const std::string nearest = NearestKey(path);
-    Report(v1::Problem::ERROR, value.line, path, "is not a key of a job",
-           nearest.empty() ? "see deploy/job-reference.md for every key"
-                           : absl::StrCat("did you mean ", nearest, "?"));
-  }
-
-  void ApplyBlock(const std::string& path, const SpecValue& value) {
-    switch (value.kind) {
-      case SpecValue::Kind::kNull:
-        return;  // a block with everything commented out
-      case SpecValue::Kind::kMap:
-        if (FirstTime(path, path, value.line)) Apply(value, path);
-        return;
-      default:
-        if (path == "lora") {
-          if (const auto refusal = RefusedKey("use_lora", value.scalar); refusal->empty()) return;
-          Report(v1::Problem::ERROR, value.line, path,
-                 "full fine-tuning (a job without adapter) is not offered",
-                 "the nearest choice is lora: {r: 256, target_modules: all-linear}");
-          return;
-        }
-        Report(v1::Problem::ERROR, value.line, path, "is a block of keys, not a single value",
-               absl::StrCat("write its keys below it, as ", path, ": {…}"));
-    }
-  }
-
-  v1::JobSpec* spec_;
-  std::vector<MappingProblem>* problems_;
-  std::map<std::string, std::pair<std::string, int>> seen_;
-};
+namespace {
 
 std::string FormatDouble(double value) {
   char buffer[32];
@@ -409,6 +275,8 @@ std::string PlainToText(const Message& message, const FieldDescriptor* field) {
       return absl::StrCat(reflection->GetInt64(message, field));
   }
 }
+
+}  // namespace
 
 SpecValue LeafToValue(const Message& message, const FieldDescriptor* field, KeyType type) {
   const Reflection* reflection = message.GetReflection();
@@ -461,26 +329,21 @@ SpecValue LeafToValue(const Message& message, const FieldDescriptor* field, KeyT
   }
 }
 
-void FillDefault(Message* message, const FieldDescriptor* field, const KeyInfo& info) {
-  if (info.key.default_value().empty() || LeafIsSet(*message, field)) return;
-  SetLeaf(message, field, info.type, info.key, SpecValue::Scalar(info.key.default_value()));
-}
-
-void Canonicalize(Message* message, const FieldDescriptor* field, const v1::Key& key) {
-  if (field->is_map() || field->cpp_type() != FieldDescriptor::CPPTYPE_STRING) return;
-  const Reflection* reflection = message->GetReflection();
-  if (field->is_repeated()) {
-    for (int i = 0; i < reflection->FieldSize(*message, field); ++i) {
-      reflection->SetRepeatedString(
-          message, field, i, CanonicalText(key, reflection->GetRepeatedString(*message, field, i)));
-    }
-  } else if (LeafIsSet(*message, field)) {
-    reflection->SetString(message, field,
-                          CanonicalText(key, reflection->GetString(*message, field)));
+const Message& ParentOf(const v1::JobSpec& spec, const KeyInfo& info) {
+  const Message* message = &spec;
+  for (size_t i = 0; i + 1 < info.chain.size(); ++i) {
+    message = &message->GetReflection()->GetMessage(*message, info.chain[i]);
   }
+  return *message;
 }
 
-}  // namespace
+Message* MutableParent(v1::JobSpec* spec, const KeyInfo& info) {
+  Message* message = spec;
+  for (size_t i = 0; i + 1 < info.chain.size(); ++i) {
+    message = message->GetReflection()->MutableMessage(message, info.chain[i]);
+  }
+  return message;
+}
 
 bool LeafIsSet(const Message& message, const FieldDescriptor* field) {
   const Reflection* reflection = message.GetReflection();
@@ -493,14 +356,6 @@ bool LeafIsSet(const Message& message, const FieldDescriptor* field) {
   return reflection->HasField(message, field);  // without presence: not the empty string
 }
 
-const Message& ParentOf(const v1::JobSpec& spec, const KeyInfo& info) {
-  const Message* message = &spec;
-  for (size_t i = 0; i + 1 < info.chain.size(); ++i) {
-    message = &message->GetReflection()->GetMessage(*message, info.chain[i]);
-  }
-  return *message;
-}
-
 std::string CanonicalText(const v1::Key& key, const std::string& text) {
   for (const std::string& alias : key.value_aliases()) {
     const auto [from, to] =
@@ -511,108 +366,6 @@ std::string CanonicalText(const v1::Key& key, const std::string& text) {
     if (absl::EqualsIgnoreCase(allowed, text)) return allowed;
   }
   return text;
-}
-
-absl::Status SetKey(v1::JobSpec* spec, std::string_view dotted_key, std::string_view value) {
-  const std::string path(absl::StripAsciiWhitespace(View(dotted_key)));
-  absl::StatusOr<SpecValue> parsed = ParseFlowValue(value);
-  if (!parsed.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": ", parsed.status().message(), "; got ", Shown(value)));
-  }
-  v1::JobSpec changed = *spec;
-  const KeyInfo* info = FindKey(path);
-  if (info == nullptr || info->in_list) info = FindKeyByLastName(path);
-  std::string entry;
-  Complaint bad;
-  if (info != nullptr) {
-    bad =
-        SetLeaf(MutableParent(&changed, *info), info->chain.back(), info->type, info->key, *parsed);
-  } else if ((info = FindMapEntry(path, &entry)) != nullptr) {
-    bad =
-        AddMapEntry(MutableParent(&changed, *info), info->chain.back(), info->key, entry, *parsed);
-  } else {
-    std::vector<MappingProblem> problems;
-    SpecValue tree = SpecValue::Map();
-    tree.entries.emplace_back(path, *parsed);
-    TreeMapper(&changed, &problems).Apply(tree, "");
-    for (const MappingProblem& found : problems) {
-      if (found.problem.severity() != v1::Problem::ERROR) continue;
-      return absl::InvalidArgumentError(
-          absl::StrCat(found.problem.field(), ": ", found.problem.message(),
-                       found.problem.allowed().empty() ? "" : "; ", found.problem.allowed()));
-    }
-  }
-  if (!bad.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(info->path, ": ", bad, "; allowed: ", AllowedText(*info)));
-  }
-  *spec = std::move(changed);
-  return absl::OkStatus();
-}
-
-std::vector<MappingProblem> ApplyTree(const SpecValue& tree, v1::JobSpec* spec) {
-  std::vector<MappingProblem> problems;
-  if (tree.kind == SpecValue::Kind::kMap) {
-    TreeMapper(spec, &problems).Apply(tree, "");
-  } else {
-    problems.push_back(
-        {MakeProblem(v1::Problem::ERROR, "", "a job is a list of \"key: value\" lines",
-                     "for example model_name_or_path: my-model"),
-         tree.line});
-  }
-  return problems;
-}
-
-SpecValue SpecToTree(const v1::JobSpec& spec) {
-  SpecValue root = SpecValue::Map();
-  for (const KeyInfo& info : AllKeys()) {
-    if (info.in_list) continue;
-    const Message& parent = ParentOf(spec, info);
-    if (!LeafIsSet(parent, info.chain.back())) continue;
-    SpecValue* block = &root;
-    for (size_t i = 0; i + 1 < info.chain.size(); ++i) {
-      // Keys of a block are neighbours in the table, so an open block is the last entry.
-      if (block->entries.empty() || block->entries.back().first != info.chain[i]->name()) {
-        block->entries.emplace_back(info.chain[i]->name(), SpecValue::Map());
-      }
-      block = &block->entries.back().second;
-    }
-    block->entries.emplace_back(info.chain.back()->name(),
-                                LeafToValue(parent, info.chain.back(), info.type));
-  }
-  return root;
-}
-
-v1::JobSpec ResolveDefaults(const v1::JobSpec& spec) {
-  v1::JobSpec resolved = spec;
-  v1::Split* split = resolved.mutable_dataset()->mutable_split();
-  if (split->has_validation_path() && !split->has_method()) split->set_method("file");
-  for (const KeyInfo& info : AllKeys()) {
-    if (info.in_list) {
-      for (v1::DatasetSource& source : *resolved.mutable_dataset()->mutable_sources()) {
-        Canonicalize(&source, info.chain.back(), info.key);
-        FillDefault(&source, info.chain.back(), info);
-      }
-      continue;
-    }
-    if (info.key.default_value().empty() && info.key.allowed_size() == 0) continue;
-    Message* parent = MutableParent(&resolved, info);
-    Canonicalize(parent, info.chain.back(), info.key);
-    FillDefault(parent, info.chain.back(), info);
-  }
-  return resolved;
-}
-
-std::string SpecFingerprint(const v1::JobSpec& spec) {
-  std::string bytes;
-  {
-    google::protobuf::io::StringOutputStream stream(&bytes);
-    google::protobuf::io::CodedOutputStream coded(&stream);
-    coded.SetSerializationDeterministic(true);  // maps in key order
-    spec.SerializeToCodedStream(&coded);
-  }
-  return Sha256Hex(bytes);
 }
 
 }  // namespace finetuned
