@@ -13,6 +13,7 @@
 #include "worker/text/chars_map.h"
 #include "worker/text/double_array.h"
 #include "worker/text/unicode.h"
+#include "worker/text/viterbi.h"
 #include "worker/text/word_cache.h"
 
 namespace finetuned {
@@ -330,53 +331,16 @@ class SentencePieceUnigram : public SentencePieceModel {
  protected:
   void TokenizeWord(std::string_view word, std::vector<int32_t>& ids,
                     std::vector<uint32_t>* lengths) const override {
-    constexpr float kResetAt = 100000.0f;
-    constexpr uint32_t kNowhere = UINT32_MAX;
-    // The best way to cut what ends at each byte.
-    struct Best {
-      float score;
-      uint32_t begin;  // where its last piece begins
-      int32_t id;
-    };
-    thread_local std::vector<Best> best;
-    best.assign(word.size() + 1, {0.0f, kNowhere, unknown_});
-    size_t furthest = 0;
-    for (size_t begin = 0; begin < word.size();) {
-      // Long texts: sums are kept small, by the library's rule.
-      if (const float sum = best[begin].score; sum < -kResetAt || sum > kResetAt) {
-        for (size_t i = begin; i <= furthest; ++i) {
-          if (i == begin || best[i].begin != kNowhere) best[i].score -= sum;
-        }
-      }
-      const float score_here = best[begin].score;
-      const auto offer = [&](size_t end, float score, int32_t id) {
-        furthest = std::max(furthest, end);
-        const float sum = score + score_here;
-        if (best[end].begin == kNowhere || sum > best[end].score)
-          best[end] = {sum, static_cast<uint32_t>(begin), id};
-      };
-      const size_t end_of_character =
-          begin + unicode::SequenceLength(static_cast<unsigned char>(word[begin]));
-      bool character_known = false;
-      uint32_t node = DoubleArray::kRoot;
-      for (size_t i = begin; i < word.size(); ++i) {
-        node = trie_.Next(node, static_cast<unsigned char>(word[i]));
-        if (node == DoubleArray::kNone) break;
-        const int32_t id = trie_.Value(node);
-        if (id < 0) continue;
-        offer(i + 1, scores_[id], id);
-        character_known |= i + 1 == end_of_character;
-      }
-      if (!character_known) offer(end_of_character, unknown_score_, unknown_);
-      begin = end_of_character;
-    }
+    constexpr float kResetAt = 100000.0f;  // the library's
+    thread_local std::vector<BestCut<float>> best;
+    FindBestCuts(word, trie_, scores_, unknown_, unknown_score_, kResetAt, &best);
     thread_local std::vector<uint32_t> ends;
     ends.clear();
     for (auto end = static_cast<uint32_t>(word.size()); end > 0; end = best[end].begin)
       ends.push_back(end);
     bool after_unknown = false;
     for (auto end = ends.rbegin(); end != ends.rend(); ++end) {
-      const Best& last = best[*end];
+      const BestCut<float>& last = best[*end];
       if (last.id == unknown_) {
         AddUnknown(word.substr(last.begin, *end - last.begin), after_unknown, ids, lengths);
       } else {
@@ -385,7 +349,7 @@ class SentencePieceUnigram : public SentencePieceModel {
       }
     }
     // One enormous word must not keep its memory for the rest of the thread's life.
-    if (best.capacity() > (1 << 16)) std::vector<Best>().swap(best);
+    if (best.capacity() > (1 << 16)) std::vector<BestCut<float>>().swap(best);
   }
 
  private:

@@ -2,6 +2,7 @@
 // (Kudo, 2018). Sums are formed in the order in which Hugging Face forms them, for among ways of
 // equal score the rounding decides.
 #include <algorithm>
+#include <limits>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
@@ -9,7 +10,7 @@
 #include "proto/base/status_macros.h"
 #include "worker/text/double_array.h"
 #include "worker/text/token_model.h"
-#include "worker/text/unicode.h"
+#include "worker/text/viterbi.h"
 
 namespace finetuned {
 namespace {
@@ -73,36 +74,9 @@ class UnigramModel : public TokenModel {
  protected:
   void TokenizeWord(std::string_view word, std::vector<int32_t>& ids,
                     std::vector<uint32_t>* lengths) const override {
-    // The best way to cut what ends at each byte.
-    struct Best {
-      double score;
-      uint32_t begin;  // where its last token begins
-      int32_t id;      // −1: nothing ends here yet
-    };
-    thread_local std::vector<Best> best;
-    best.assign(word.size() + 1, {0.0, 0, -1});
-    for (size_t begin = 0; begin < word.size();) {
-      const double score_here = best[begin].score;
-      const size_t end_of_character =
-          begin + unicode::SequenceLength(static_cast<unsigned char>(word[begin]));
-      const auto offer = [&](size_t end, double score, int32_t id) {
-        const double sum = score + score_here;
-        if (best[end].id < 0 || sum > best[end].score)
-          best[end] = {sum, static_cast<uint32_t>(begin), id};
-      };
-      bool character_known = false;
-      uint32_t node = DoubleArray::kRoot;
-      for (size_t i = begin; i < word.size(); ++i) {
-        node = trie_.Next(node, static_cast<unsigned char>(word[i]));
-        if (node == DoubleArray::kNone) break;
-        const int32_t id = trie_.Value(node);
-        if (id < 0) continue;
-        offer(i + 1, scores_[id], id);
-        character_known |= i + 1 == end_of_character;
-      }
-      if (!character_known) offer(end_of_character, unknown_score_, unknown_);
-      begin = end_of_character;
-    }
+    thread_local std::vector<BestCut<double>> best;
+    FindBestCuts(word, trie_, scores_, unknown_, unknown_score_,
+                 std::numeric_limits<double>::infinity(), &best);
     thread_local std::vector<std::pair<uint32_t, uint32_t>> pieces;  // from the end to the front
     pieces.clear();
     bool in_unknown = false;
@@ -124,7 +98,7 @@ class UnigramModel : public TokenModel {
       }
     }
     // One enormous word must not keep its memory for the rest of the thread's life.
-    if (best.capacity() > (1 << 16)) std::vector<Best>().swap(best);
+    if (best.capacity() > (1 << 16)) std::vector<BestCut<double>>().swap(best);
   }
 
  private:
