@@ -270,9 +270,9 @@ PACKAGED = {
 }
 
 
-def real_files():
-    """(name, path) of what installed packages and the directory FINETUNED_TOKENIZER_DIR hold."""
-    for package, names in PACKAGED.items():
+def real_files(packaged, folder, pattern):
+    """(name, path) of what installed packages hold, by package, and of what matches in the folder ("": none)."""
+    for package, names in packaged.items():
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
             print(f"files of {package}: skipped, the package is not installed")
@@ -281,7 +281,7 @@ def real_files():
             path = os.path.join(os.path.dirname(spec.origin), name)
             if os.path.exists(path):
                 yield f"{package} {os.path.basename(path)}", path
-    for path in sorted(glob.glob(os.path.join(os.environ.get("FINETUNED_TOKENIZER_DIR", "/nonexistent"), "*.json"))):
+    for path in sorted(glob.glob(os.path.join(folder, pattern))) if folder else []:
         yield os.path.basename(path), path
 
 
@@ -305,7 +305,7 @@ def families(texts):
     for scheme in ("always", "first", "never"):
         for split in (True, False):
             result[f"metaspace-{scheme}-{'split' if split else 'whole'}"] = mistral_metaspace(texts, scheme, split)
-    for name, path in real_files():
+    for name, path in real_files(PACKAGED, os.environ.get("FINETUNED_TOKENIZER_DIR", ""), "*.json"):
         result["file " + name] = Tokenizer.from_file(path)
     return result
 

@@ -10,8 +10,6 @@ its formats are skipped, and said to be.
 
 import argparse
 import base64
-import glob
-import importlib.util
 import io
 import json
 import os
@@ -24,7 +22,7 @@ import sentencepiece
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import multilingual_text  # noqa: E402
-from tokenizer_files import LLAMA3_PATTERN, QWEN2_PATTERN  # noqa: E402
+from tokenizer_files import LLAMA3_PATTERN, QWEN2_PATTERN, real_files  # noqa: E402
 
 try:
     import tiktoken
@@ -99,20 +97,6 @@ def peer(path):
     return (lambda text: [i + shift for i in encoding.encode_ordinary(text)]), (lambda ids: encoding.decode([i - shift for i in ids]))
 
 
-def real_files(folder):
-    for package, names in PACKAGED.items():
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            print(f"files of {package}: skipped, the package is not installed")
-            continue
-        for name in names:
-            path = os.path.join(os.path.dirname(spec.origin), name)
-            if os.path.exists(path):
-                yield f"{package} {os.path.basename(path)}", path
-    for path in sorted(glob.glob(os.path.join(folder, "*"))) if folder else []:
-        yield os.path.basename(path), path
-
-
 def trained(rng, texts):
     """A SentencePiece model with drawn options, and what they are."""
     options = {
@@ -164,7 +148,7 @@ def main():
     # The library spells control pieces, which we take for the tokens they name.
     texts = [text for text in texts if not any(token in text for token in ("<s>", "</s>", "<pad>", "<ctl>", "[INST]"))]
     tokens = differences = 0
-    for name, path in real_files(arguments.files):
+    for name, path in real_files(PACKAGED, arguments.files, "*"):
         if (functions := peer(path)) is None:
             continue
         counted, failed = compare(name, path, *functions, texts)

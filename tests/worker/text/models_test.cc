@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/strings/escaping.h"
+#include "tests/worker/text/tokenizer_from_json.h"
 #include "worker/text/double_array.h"
 #include "worker/text/peer_json.h"
 #include "worker/text/tokenizer.h"
@@ -33,18 +34,6 @@ json Scores(std::initializer_list<std::pair<const char*, double>> tokens) {
   json vocab = json::array();
   for (const auto& [token, score] : tokens) vocab.push_back(json::array({token, score}));
   return vocab;
-}
-
-std::unique_ptr<Tokenizer> Make(const json& file) {
-  auto tokenizer = Tokenizer::FromJson(file.dump(), "test.json");
-  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
-  return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
-}
-
-std::string Refusal(const json& file) {
-  const auto tokenizer = Tokenizer::FromJson(file.dump(), "test.json");
-  EXPECT_FALSE(tokenizer.ok());
-  return std::string(tokenizer.status().message());
 }
 
 // The pieces that a pre-tokenizer or normalizer leaves, as a vocabulary of them tells: their text.

@@ -9,6 +9,7 @@
 #include <string>
 #include <thread>
 
+#include "tests/worker/text/tokenizer_from_json.h"
 #include "worker/text/byte_level.h"
 #include "worker/text/regex.h"
 #include "worker/text/unicode.h"
@@ -63,18 +64,6 @@ json ByteLevelFile(const std::vector<std::pair<std::string, std::string>>& merge
         {"unk_token", nullptr},
         {"vocab", vocab},
         {"merges", list}}}};
-}
-
-std::unique_ptr<Tokenizer> Make(const json& file) {
-  auto tokenizer = Tokenizer::FromJson(file.dump(), "test.json");
-  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
-  return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
-}
-
-std::string Refusal(const json& file) {
-  const auto tokenizer = Tokenizer::FromJson(file.dump(), "test.json");
-  EXPECT_FALSE(tokenizer.ok());
-  return std::string(tokenizer.status().message());
 }
 
 TEST(TokenizerTest, MergesByRankAndPutsSpecialTokensAround) {
