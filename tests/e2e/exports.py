@@ -123,6 +123,14 @@ def main():
         assert torch.allclose(got, want, rtol=1e-6, atol=1e-6), name
     print("every weight of the merged model equals PEFT's merge_and_unload", flush=True)
 
+    # A checkpoint that is not there.
+    spec = type(spec)()
+    spec.kind, spec.source.job_id, spec.source.checkpoint_step = "export", job.job_id, 77
+    spec.export.formats.append("adapter")
+    missing = run(spec)
+    assert missing.state == types.FAILED and missing.failure.reason == types.INVALID_SPEC, missing.failure
+    assert "step 77" in missing.failure.message and "step 8" in missing.failure.message, missing.failure
+
     # 3. Answers.
     spec = type(spec)()
     spec.kind, spec.source.job_id = "generate", job.job_id

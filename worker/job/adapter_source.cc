@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "worker/checkpoint/checkpoint.h"
+#include "worker/job/failure.h"
 
 namespace finetuned {
 
@@ -23,9 +24,11 @@ absl::StatusOr<std::string> AdapterOf(const v1::AttemptPlan& plan) {
   if (std::filesystem::exists(adapter + "/adapter_model.safetensors")) return adapter;
   std::vector<int64_t> steps;
   for (const v1::Checkpoint& checkpoint : store.List()) steps.push_back(checkpoint.step());
-  return absl::NotFoundError(absl::StrCat("source.checkpoint_step: job ", source.job_id(), " has not ", wanted, "; its checkpoints are at ",
-                                          steps.empty() ? std::string("no step") : absl::StrCat("step ", absl::StrJoin(steps, ", ")),
-                                          "; name one, or wait until the job has finished"));
+  return FailureStatus(v1::INVALID_SPEC,
+                       absl::StrCat("job ", source.job_id(), " has not ", wanted, "; its checkpoints are at ",
+                                    steps.empty() ? std::string("no step") : absl::StrCat("step ", absl::StrJoin(steps, ", ")),
+                                    "; name one, or wait until the job has finished"),
+                       "source.checkpoint_step");
 }
 
 }  // namespace finetuned

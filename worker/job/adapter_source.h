@@ -9,8 +9,8 @@
 
 namespace finetuned {
 
-// A PEFT directory; empty when the plan names no source (generate with the base model alone). NOT_FOUND naming what is
-// missing and what there is.
+// A PEFT directory; empty when the plan names no source (generate with the base model alone). A failure with
+// INVALID_SPEC names what is missing and what there is.
 absl::StatusOr<std::string> AdapterOf(const v1::AttemptPlan& plan);
 
 }  // namespace finetuned

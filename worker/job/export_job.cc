@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "proto/base/file_util.h"
 #include "proto/base/sha256.h"
 #include "proto/base/status_macros.h"
@@ -52,16 +54,18 @@ absl::Status RunStages(StageRunner& run) {
       FT_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(inputs.adapter_dir + "/" + name));
       FT_RETURN_IF_ERROR(WriteFileAtomic(run.artifacts() + "/adapter/" + name, bytes));
     }
+    FT_ASSIGN_OR_RETURN(const std::string copied, Sha256File(run.artifacts() + "/adapter/adapter_model.safetensors"));
+    if (copied != inputs.adapter_sha256) {
+      return FailureStatus(v1::EXPORT_FAILED, "the copied adapter reads back other than its source; check the disk");
+    }
     v1::VerifiedExport& adapter = *run.result().add_exports();
     adapter.set_name("adapter");
-    adapter.set_proof("copied");
+    adapter.set_proof("read back equal in bytes to its source");
   }
   FT_RETURN_IF_ERROR(WriteExports(run, inputs));
-  std::string verdict = "verified";
-  for (const v1::VerifiedExport& verified : run.result().exports()) {
-    verdict += (&verified == &run.result().exports(0) ? ": " : ", ") + verified.name();
-  }
-  run.result().set_verdict(verdict);
+  std::vector<std::string> names;
+  for (const v1::VerifiedExport& verified : run.result().exports()) names.push_back(verified.name());
+  run.result().set_verdict(absl::StrCat("verified: ", absl::StrJoin(names, ", ")));
   run.result().set_peak_host_bytes(HostPeakRssBytes());
   run.result().set_predicted_peak_bytes(plan.predicted_peak_bytes());
   FT_RETURN_IF_ERROR(WriteFileAtomic(run.artifacts() + "/summary.json", MessageToJson(run.result()).dump(1) + "\n"));

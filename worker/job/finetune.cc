@@ -27,6 +27,7 @@
 #include "worker/models/model_summary.h"
 #include "worker/monitor/memory.h"
 #include "worker/planning/estimate.h"
+#include "worker/planning/inference_memory.h"
 #include "worker/training/trainer.h"
 
 namespace finetuned {
@@ -37,7 +38,6 @@ using nlohmann::json;
 
 // The merged model is compared with base and adapter on the beginning of the first training samples.
 constexpr size_t kCheckedPrompts = 2;
-constexpr std::ptrdiff_t kCheckedTokens = 256;
 
 // The keys that change what a training step computes. Another number of epochs or another interval may be resumed into.
 std::string TrainingFingerprint(v1::JobSpec spec) {
@@ -88,7 +88,6 @@ class Finetune {
   std::unique_ptr<CausalLm> model_;
   std::unique_ptr<LoraAdapters> adapters_;
   std::unique_ptr<History> history_;
-  TrainOutcome train_outcome_ = TrainOutcome::kFinished;
   std::string adapter_sha256_;
 };
 
@@ -97,7 +96,7 @@ std::string Finetune::TrainingInputs() const {
                                 spec_.max_steps(), "/", spec_.early_stopping_patience(), "/", spec_.load_best_model_at_end()));
 }
 
-// A rerun from the start of training sets its checkpoints aside; one from a checkpoint trains on from there.
+// A rerun from the start of training forgets its checkpoints; one from a checkpoint trains on from there.
 absl::Status Finetune::Begin() {
   FT_RETURN_IF_ERROR(run_.Begin());
   if (plan_.from_checkpoint_step() >= 0) {
@@ -286,7 +285,6 @@ absl::Status Finetune::Training() {
     observer.stop_requested = [&] { return reporter_.stop_requested(); };
 
     const TrainResult trained = Train(in, observer);
-    train_outcome_ = trained.outcome;
     if (trained.outcome != TrainOutcome::kFinished) return absl::CancelledError("training stopped on request");
     result_.set_final_loss(trained.state.final_loss);
     result_.set_best_eval_loss(trained.state.best_eval_loss);
@@ -356,7 +354,7 @@ absl::Status Finetune::Exporting() {
   inputs.adapter_sha256 = adapter_sha256_;
   for (size_t i = 0; i < std::min<size_t>(kCheckedPrompts, data_.train->size()); ++i) {
     const auto ids = data_.train->Sample(i).input_ids;
-    inputs.prompts.emplace_back(ids.begin(), ids.begin() + std::min<std::ptrdiff_t>(kCheckedTokens, static_cast<std::ptrdiff_t>(ids.size())));
+    inputs.prompts.emplace_back(ids.begin(), ids.begin() + std::min(kCheckedTokens, static_cast<int64_t>(ids.size())));
   }
   inputs.provenance = {{"base_model", spec_.model_name_or_path()},
                        {"job", plan_.job_id()},

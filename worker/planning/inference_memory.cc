@@ -9,7 +9,6 @@ namespace finetuned {
 namespace {
 
 constexpr int64_t kBlock = 64, kNestedBlock = 256;  // worker/quantization/quantized_tensor.h
-constexpr int64_t kCheckedTokens = 256;             // of each prompt that a merged model is compared on, worker/job
 constexpr int64_t kPromptTokens = 512;              // room for a prompt, whose length is not known before it is rendered
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }

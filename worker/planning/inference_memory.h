@@ -24,6 +24,8 @@ void AddBaseBytes(const ModelSummary& model, int64_t value_bytes, bool load_in_4
                   BytesByCategory* bytes);
 
 // Device bytes by category at the peak. `spec` from ResolveAuto.
+// Tokens of a prompt that a merged model is compared on, at most.
+constexpr int64_t kCheckedTokens = 256;
 // Comparing the logits of a merged model: one whole model in fp32.
 v1::MemoryEstimate MergeCheckMemory(const v1::JobSpec& spec, const ModelSummary& model, const DeviceProfile& device);
 // A job that merges and exports: that comparison where it fits into the device's free memory, else the streaming alone.
